@@ -1,0 +1,2 @@
+//! The rehome binary.
+fn main() {}

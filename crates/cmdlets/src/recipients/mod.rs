@@ -1,0 +1,15 @@
+//! Recipients of the organisation: mailboxes, mail users, groups, domains.
+
+mod attributes;
+mod group;
+mod import;
+mod mail_user;
+mod mailbox;
+mod object;
+mod organization;
+
+use crate::Cmdlet;
+
+pub(crate) fn cmdlets() -> Vec<Cmdlet> {
+    [mailbox::cmdlets(), import::cmdlets(), mail_user::cmdlets(), group::cmdlets(), organization::cmdlets()].concat()
+}

@@ -1,0 +1,327 @@
+//! The contract between the engine and a driver.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use rehome_wire::{digest::Digest, flags::Flags};
+use std::path::PathBuf;
+
+/// A message's number within a folder and validity: growing, never reused (RFC 9051 §2.3.1.1). Never 0.
+pub type Uid = u32;
+
+/// A folder's path: Unicode names from the root. `["INBOX"]` is the inbox, in exactly that spelling.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FolderPath(pub Vec<String>);
+
+impl FolderPath {
+    /// The inbox.
+    #[must_use]
+    pub fn inbox() -> Self {
+        Self(vec!["INBOX".to_owned()])
+    }
+
+    /// Whether this is the inbox.
+    #[must_use]
+    pub fn is_inbox(&self) -> bool {
+        self.0.len() == 1 && self.0[0] == "INBOX"
+    }
+}
+
+impl std::fmt::Display for FolderPath {
+    /// For people: names joined by `/`; not unique where a name holds a slash.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join("/"))
+    }
+}
+
+/// A special use (RFC 6154 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SpecialUse {
+    /// `\Archive`
+    Archive,
+    /// `\Drafts`
+    Drafts,
+    /// `\Junk`
+    Junk,
+    /// `\Sent`
+    Sent,
+    /// `\Trash`
+    Trash,
+}
+
+/// One folder as listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// Where it is.
+    pub path: FolderPath,
+    /// Its special use, where the platform stores one.
+    pub special_use: Option<SpecialUse>,
+    /// Whether the user subscribes to it.
+    pub subscribed: bool,
+    /// False where it only holds children (RFC 9051 `\NoSelect`).
+    pub selectable: bool,
+    /// Its numbers; none where not selectable.
+    pub status: Option<FolderStatus>,
+}
+
+/// A folder's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FolderStatus {
+    /// UIDVALIDITY.
+    pub uid_validity: u32,
+    /// UIDNEXT: every later item gets at least this uid.
+    pub uid_next: u32,
+    /// How many items it holds.
+    pub exists: u32,
+    /// HIGHESTMODSEQ, where the platform numbers changes.
+    pub highest_mod_seq: Option<u64>,
+}
+
+/// One item's metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemMeta {
+    /// Its uid.
+    pub uid: Uid,
+    /// System flags and keywords, `\Recent` never.
+    pub flags: Flags,
+    /// Received time (INTERNALDATE), whole seconds since 1970.
+    pub received: i64,
+    /// Length of the octets as stored, where cheaply known; a hint only.
+    pub length_hint: Option<u64>,
+}
+
+/// Where a driver's listing stood; opaque to the engine, kept by it, never shown to another driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeToken(pub Vec<u8>);
+
+/// What a folder holds, or what changed since a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Numbers read together with the items.
+    pub status: FolderStatus,
+    /// The state this listing shows; read before it. None where the platform numbers no changes.
+    pub token: Option<ChangeToken>,
+    /// All items, or those added or changed since the token; ascending by uid.
+    pub items: Vec<ItemMeta>,
+    /// What else is said.
+    pub scope: ListingScope,
+}
+
+/// Whether a listing is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListingScope {
+    /// Every item of the folder is in `items`.
+    Whole,
+    /// Only changes; these uids vanished.
+    Changes {
+        /// Vanished uids, ascending.
+        vanished: Vec<Uid>,
+    },
+}
+
+/// One step of reading items.
+#[derive(Clone, Debug)]
+pub enum ReadEvent {
+    /// An item begins.
+    Item(ItemMeta),
+    /// Octets of it, as stored; at most 64 KiB at once.
+    Octets(Bytes),
+    /// The item is whole.
+    End,
+    /// This uid is not there (any more).
+    Gone(Uid),
+    /// This item cannot be read; others go on. It may come after octets of the item, which are then worth nothing.
+    Failed {
+        /// Which.
+        uid: Uid,
+        /// Why.
+        error: MailboxError,
+    },
+}
+
+/// An item's octets in canonical form, complete and hashed.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// In memory.
+    Memory(Bytes),
+    /// In a spool file of exactly `length` octets, removed by its owner.
+    Spooled(PathBuf),
+}
+
+/// An item to append.
+#[derive(Clone, Debug)]
+pub struct NewItem {
+    /// Names the item in the move: the same item appended twice by a driver with [`Capabilities::append_once`] exists once.
+    pub key: ItemKey,
+    /// The uid it must get, in a folder created with given uids; ascending over appends.
+    pub uid: Option<Uid>,
+    /// System flags and keywords.
+    pub flags: Flags,
+    /// Received time, whole seconds since 1970.
+    pub received: i64,
+    /// Canonical length, octets.
+    pub length: u64,
+    /// Canonical digest.
+    pub digest: Digest,
+    /// The canonical octets.
+    pub body: Body,
+}
+
+/// Names one item of one move: move, folder number in the ledger, source validity, source uid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ItemKey {
+    /// The move's 128 bits.
+    pub move_id: u128,
+    /// The folder's number in the ledger.
+    pub folder: u32,
+    /// The source folder's UIDVALIDITY.
+    pub source_validity: u32,
+    /// The source uid.
+    pub source_uid: Uid,
+}
+
+/// How a new folder is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewFolder {
+    /// Its special use.
+    pub special_use: Option<SpecialUse>,
+    /// Whether the user subscribes to it.
+    pub subscribed: bool,
+    /// Keep the source's numbers ([`Capabilities::given_uids`]): UIDVALIDITY and UIDNEXT at least.
+    pub identity: Option<FolderIdentity>,
+}
+
+/// Numbers that a folder is to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FolderIdentity {
+    /// UIDVALIDITY to have.
+    pub uid_validity: u32,
+    /// UIDNEXT to have at least.
+    pub uid_next: u32,
+}
+
+/// What became of one item of an append, in the order given.
+#[derive(Clone, Debug)]
+pub enum Appended {
+    /// It is there, durably, under this uid.
+    Uid {
+        /// The uid.
+        uid: Uid,
+        /// Keywords that the platform could not keep (more than 26 on Maildir), as spelt.
+        keywords_dropped: Vec<String>,
+    },
+    /// It was refused; nothing of it is there.
+    Refused(MailboxError),
+}
+
+/// What a driver can do beyond the smallest contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// Appending an item with the same [`ItemKey`] again yields the one already there.
+    pub append_once: bool,
+    /// Uids and UIDVALIDITY can be given in a folder that is new and empty.
+    pub given_uids: bool,
+    /// [`Mailbox::copy`] works.
+    pub copy: bool,
+    /// [`Mailbox::list`] takes tokens.
+    pub changes: bool,
+    /// Keywords are stored.
+    pub keywords: bool,
+    /// Largest item, octets; none means no known limit.
+    pub max_item_length: Option<u64>,
+    /// Most items of one append that are worth handing over together.
+    pub append_batch: usize,
+}
+
+/// Why a mailbox operation failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{what}: {cause}")]
+pub struct MailboxError {
+    /// What was tried, with the folder's or item's name.
+    pub what: String,
+    /// The platform's answer or the system's error.
+    pub cause: String,
+    /// How far the harm goes.
+    pub scope: ErrorScope,
+    /// Whether and when trying again makes sense.
+    pub retry: Retry,
+}
+
+/// What an error makes useless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ErrorScope {
+    /// This item only.
+    Item,
+    /// This folder.
+    Folder,
+    /// This mailbox.
+    Mailbox,
+    /// The whole server or platform.
+    Endpoint,
+}
+
+/// Whether trying again makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// At once, on a new connection if there is one.
+    Now,
+    /// After this many seconds.
+    After(u32),
+    /// Never without an administrator.
+    Never,
+}
+
+/// One opened mailbox. Calls on different folders may run at once; calls that change one folder must not.
+#[async_trait]
+pub trait Mailbox: Send + Sync {
+    /// What this driver can do here.
+    fn capabilities(&self) -> Capabilities;
+
+    /// All folders with their numbers, parents before children, the inbox first.
+    async fn folders(&self) -> Result<Vec<Folder>, MailboxError>;
+
+    /// What `folder` holds. With a token and [`Capabilities::changes`], only what changed since.
+    /// A missing folder is an error of scope `Folder`, retry `Never`.
+    async fn list(&self, folder: &FolderPath, since: Option<&ChangeToken>) -> Result<Listing, MailboxError>;
+
+    /// Streams the octets of `uids` (ascending) as stored. Every uid is answered once: item, gone or failed.
+    /// Ending early with an error says nothing about unanswered uids.
+    async fn read<'a>(
+        &'a self,
+        folder: &FolderPath,
+        uids: &[Uid],
+    ) -> Result<BoxStream<'a, Result<ReadEvent, MailboxError>>, MailboxError>;
+
+    /// Makes a folder (and missing parents) and returns its numbers. Existing already is success, with its numbers as they are.
+    async fn create_folder(&self, folder: &FolderPath, new: &NewFolder) -> Result<FolderStatus, MailboxError>;
+
+    /// Renames a folder with all below it. The inbox is never renamed.
+    async fn rename_folder(&self, from: &FolderPath, to: &FolderPath) -> Result<(), MailboxError>;
+
+    /// Removes a folder and what it holds; children stay. Missing already is success.
+    async fn remove_folder(&self, folder: &FolderPath) -> Result<(), MailboxError>;
+
+    /// Subscribes or unsubscribes.
+    async fn subscribe(&self, folder: &FolderPath, subscribed: bool) -> Result<(), MailboxError>;
+
+    /// Appends items in order; on `Ok` those answered with a uid are durable. On `Err` the outcome is unknown.
+    async fn append(&self, folder: &FolderPath, items: Vec<NewItem>) -> Result<Vec<Appended>, MailboxError>;
+
+    /// Copies items of this mailbox server-side ([`Capabilities::copy`]): (source folder, uid) into `folder`, in order.
+    async fn copy(
+        &self,
+        items: &[(FolderPath, Uid)],
+        folder: &FolderPath,
+        keys: &[NewItem],
+    ) -> Result<Vec<Appended>, MailboxError>;
+
+    /// Sets flags and keywords to exactly these; uids that are gone are skipped. Returns dropped keywords per uid.
+    async fn set_flags(
+        &self,
+        folder: &FolderPath,
+        changes: &[(Uid, Flags)],
+    ) -> Result<Vec<(Uid, Vec<String>)>, MailboxError>;
+
+    /// Removes items for good; uids that are gone are skipped.
+    async fn remove(&self, folder: &FolderPath, uids: &[Uid]) -> Result<(), MailboxError>;
+}

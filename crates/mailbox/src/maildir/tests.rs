@@ -1,0 +1,280 @@
+//! What only a Maildir can do: files from elsewhere, left-overs of crashes, links.
+
+use super::*;
+use crate::{FolderIdentity, ItemKey, Mailbox};
+use bytes::Bytes;
+use rehome_wire::digest::Digest;
+use std::fs;
+use std::path::PathBuf;
+
+async fn mailbox() -> (MaildirMailbox, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let mailbox = MaildirMailbox::open(folder.path()).await.unwrap();
+    mailbox
+        .create_folder(&FolderPath::inbox(), &NewFolder::default())
+        .await
+        .unwrap();
+    (mailbox, folder)
+}
+
+fn item(source_uid: Uid, octets: &'static [u8], flags: &[&str]) -> NewItem {
+    NewItem {
+        key: ItemKey {
+            move_id: 7,
+            folder: 1,
+            source_validity: 2,
+            source_uid,
+        },
+        uid: None,
+        flags: Flags::from_names(flags),
+        received: 1_000,
+        length: octets.len() as u64,
+        digest: Digest::of(octets),
+        body: crate::Body::Memory(Bytes::from_static(octets)),
+    }
+}
+
+async fn append(mailbox: &MaildirMailbox, items: Vec<NewItem>) -> Vec<Uid> {
+    let appended = mailbox.append(&FolderPath::inbox(), items).await.unwrap();
+    appended
+        .iter()
+        .map(|appended| match appended {
+            Appended::Uid { uid, .. } => *uid,
+            Appended::Refused(error) => panic!("{error}"),
+        })
+        .collect()
+}
+
+async fn uids(mailbox: &MaildirMailbox) -> Vec<Uid> {
+    let listing = mailbox.list(&FolderPath::inbox(), None).await.unwrap();
+    listing.items.iter().map(|item| item.uid).collect()
+}
+
+async fn octets(mailbox: &MaildirMailbox, uid: Uid) -> Option<Vec<u8>> {
+    let mut stream = mailbox.read(&FolderPath::inbox(), &[uid]).await.unwrap();
+    let mut octets = None;
+    while let Some(event) = stream.next().await {
+        match event.unwrap() {
+            ReadEvent::Item(_) => octets = Some(Vec::new()),
+            ReadEvent::Octets(piece) => octets.as_mut().unwrap().extend_from_slice(&piece),
+            ReadEvent::End | ReadEvent::Gone(_) => {}
+            ReadEvent::Failed { error, .. } => panic!("{error}"),
+        }
+    }
+    octets
+}
+
+fn names(root: &std::path::Path, sub: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(root.join(sub))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn files_from_elsewhere_get_uids_where_they_lie() {
+    let (mailbox, root) = mailbox().await;
+    for (name, octets) in [
+        ("new/1500.b", "B"),
+        ("cur/1400.a:2,FS", "A"),
+        ("cur/1600.c,S=1:2,", "C"),
+        ("cur/.x", "no"),
+    ] {
+        fs::write(root.path().join(name), octets).unwrap();
+    }
+    assert_eq!(uids(&mailbox).await, [1, 2, 3]);
+    assert_eq!(octets(&mailbox, 2).await.unwrap(), b"B", "in the order of arrival");
+    assert_eq!(names(root.path(), "new"), ["1500.b"]);
+    let flagged = [(2, Flags::default()), (1, Flags::from_names(["\\Draft"]))];
+    mailbox.set_flags(&FolderPath::inbox(), &flagged).await.unwrap();
+    assert_eq!(names(root.path(), "new"), ["1500.b"], "no flags, no move");
+    mailbox
+        .set_flags(&FolderPath::inbox(), &[(2, Flags::from_names(["\\Seen"]))])
+        .await
+        .unwrap();
+    assert_eq!(
+        names(root.path(), "cur"),
+        [".x", "1400.a:2,D", "1500.b:2,S", "1600.c,S=1:2,"]
+    );
+    assert_eq!(uids(&mailbox).await, [1, 2, 3]);
+    let length = mailbox.list(&FolderPath::inbox(), None).await.unwrap().items[2].length_hint;
+    assert_eq!(length, Some(1), "measured, not taken from the name");
+}
+
+#[tokio::test]
+async fn a_zero_octet_item_is_written() {
+    let (mailbox, _root) = mailbox().await;
+    let uid = append(&mailbox, vec![item(1, b"", &[])]).await[0];
+    assert_eq!(octets(&mailbox, uid).await.unwrap(), b"");
+}
+
+#[tokio::test]
+async fn a_crash_between_list_and_rename_is_harmless() {
+    let (mailbox, root) = mailbox().await;
+    let first = append(&mailbox, vec![item(1, b"one", &["\\Seen"]), item(2, b"two", &[])]).await;
+    // As if the second rename had not happened and the file in tmp were cut.
+    let cur = names(root.path(), "cur");
+    let lost = cur.iter().find(|name| name.contains("U2.rehome")).unwrap();
+    fs::remove_file(root.path().join("cur").join(lost)).unwrap();
+    fs::write(root.path().join("tmp").join(lost.strip_suffix(":2,").unwrap()), "tw").unwrap();
+    assert_eq!(uids(&mailbox).await, [first[0]]);
+    let again = append(
+        &mailbox,
+        vec![
+            item(1, b"one", &["\\Seen"]),
+            item(2, b"two", &[]),
+            item(3, b"three", &[]),
+        ],
+    )
+    .await;
+    assert_eq!(again[..2], first, "the listed uid is taken again");
+    assert_eq!(octets(&mailbox, again[1]).await.unwrap(), b"two");
+    assert_eq!(names(root.path(), "cur").len(), 3);
+    assert!(names(root.path(), "tmp").is_empty());
+}
+
+#[tokio::test]
+async fn a_lock_left_by_a_killed_process_is_overridden() {
+    let (mailbox, root) = mailbox().await;
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let pid = child.id();
+    child.wait().unwrap();
+    let host = dotlock::host_name();
+    fs::write(root.path().join("dovecot-uidlist.lock"), format!("{pid}:{}", host)).unwrap();
+    assert_eq!(append(&mailbox, vec![item(1, b"x", &[])]).await, [1]);
+    assert!(!root.path().join("dovecot-uidlist.lock").exists());
+}
+
+#[tokio::test]
+async fn links_are_not_followed() {
+    let (mailbox, root) = mailbox().await;
+    let outside = tempfile::tempdir().unwrap();
+    fs::create_dir(outside.path().join("cur")).unwrap();
+    fs::write(outside.path().join("cur/1.secret"), "secret").unwrap();
+    std::os::unix::fs::symlink(outside.path().join("cur/1.secret"), root.path().join("cur/1.link")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), root.path().join(".Out")).unwrap();
+    fs::create_dir(root.path().join(".Half")).unwrap();
+    std::os::unix::fs::symlink(outside.path().join("cur"), root.path().join(".Half/cur")).unwrap();
+    assert!(uids(&mailbox).await.is_empty());
+    assert_eq!(mailbox.folders().await.unwrap().len(), 1);
+    for name in ["Out", "Half"] {
+        let path = FolderPath(vec![name.to_owned()]);
+        assert_eq!(mailbox.list(&path, None).await.unwrap_err().scope, ErrorScope::Folder);
+    }
+    append(&mailbox, vec![item(1, b"x", &[])]).await;
+    std::os::unix::fs::symlink(outside.path().join("list"), root.path().join("dovecot-keywords")).unwrap();
+    assert!(
+        mailbox
+            .append(&FolderPath::inbox(), vec![item(2, b"x", &["work"])])
+            .await
+            .is_err()
+    );
+    assert!(!outside.path().join("list").exists());
+}
+
+#[tokio::test]
+async fn two_files_with_one_name_are_two_items() {
+    let (mailbox, root) = mailbox().await;
+    fs::write(root.path().join("cur/1.same:2,S"), "one").unwrap();
+    fs::write(root.path().join("cur/1.same:2,F"), "two").unwrap();
+    let found = uids(&mailbox).await;
+    assert_eq!(found.len(), 2);
+    let mut both = Vec::new();
+    for uid in found {
+        both.push(octets(&mailbox, uid).await.unwrap());
+    }
+    both.sort();
+    assert_eq!(both, [b"one", b"two"]);
+}
+
+#[tokio::test]
+async fn a_broken_list_is_set_aside_and_made_anew() {
+    let (mailbox, root) = mailbox().await;
+    append(&mailbox, vec![item(1, b"a", &[]), item(2, b"b", &[])]).await;
+    let before = mailbox
+        .list(&FolderPath::inbox(), None)
+        .await
+        .unwrap()
+        .status
+        .uid_validity;
+    fs::write(root.path().join("dovecot-uidlist"), "3 V5 N9\n4 :a\n3 :b\n").unwrap();
+    let after = mailbox.list(&FolderPath::inbox(), None).await.unwrap();
+    assert_eq!(after.items.len(), 2);
+    assert!(after.status.uid_validity > 5 && after.status.uid_validity != before);
+    assert!(root.path().join("dovecot-uidlist.rehome-broken").exists());
+}
+
+#[tokio::test]
+async fn what_others_wrote_into_the_list_stays() {
+    let (mailbox, root) = mailbox().await;
+    fs::write(root.path().join("cur/1.a:2,"), "a").unwrap();
+    let list = "3 V77 N10 G00112233445566778899aabbccddeeff Xq\n4 W9 Gabc :1.a\nodd line\n6 :1.gone\n";
+    fs::write(root.path().join("dovecot-uidlist"), list).unwrap();
+    assert_eq!(uids(&mailbox).await, [4]);
+    assert_eq!(
+        fs::read_to_string(root.path().join("dovecot-uidlist")).unwrap(),
+        list,
+        "listing writes nothing"
+    );
+    assert_eq!(append(&mailbox, vec![item(1, b"b", &[])]).await, [10]);
+    let written = fs::read_to_string(root.path().join("dovecot-uidlist")).unwrap();
+    let name = format!("10 :1000.R{:032x}F1V2U1.rehome,S=1,W=1\n", 7);
+    assert_eq!(written, list.replace("N10", "N11") + &name);
+}
+
+#[tokio::test]
+async fn a_half_made_folder_is_completed() {
+    let (mailbox, root) = mailbox().await;
+    fs::create_dir_all(root.path().join(".A/new")).unwrap();
+    let path = FolderPath(vec!["A".to_owned()]);
+    assert_eq!(mailbox.folders().await.unwrap().len(), 1);
+    let identity = Some(FolderIdentity {
+        uid_validity: 5,
+        uid_next: 6,
+    });
+    let status = mailbox
+        .create_folder(
+            &path,
+            &NewFolder {
+                identity,
+                ..NewFolder::default()
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!((status.uid_validity, status.uid_next), (5, 6));
+}
+
+#[tokio::test]
+async fn reading_goes_on_while_flags_change() {
+    let (mailbox, root) = mailbox().await;
+    let items: Vec<NewItem> = (1..=40).map(|uid| item(uid, b"Subject: x\r\n\r\n", &[])).collect();
+    let all = append(&mailbox, items).await;
+    let mut stream = mailbox.read(&FolderPath::inbox(), &all).await.unwrap();
+    let first = stream.next().await.unwrap().unwrap();
+    assert!(matches!(first, ReadEvent::Item(_)));
+    // The reader is at most a few pieces ahead; all later files are renamed under it.
+    for name in names(root.path(), "cur") {
+        let path: PathBuf = root.path().join("cur").join(&name);
+        fs::rename(&path, root.path().join("cur").join(format!("{name}S"))).unwrap();
+    }
+    let mut whole = 0;
+    while let Some(event) = stream.next().await {
+        match event.unwrap() {
+            ReadEvent::End => whole += 1,
+            ReadEvent::Item(_) | ReadEvent::Octets(_) => {}
+            ReadEvent::Gone(uid) => panic!("item {uid} is not gone"),
+            ReadEvent::Failed { error, .. } => panic!("{error}"),
+        }
+    }
+    assert_eq!(whole, 40);
+}
+
+#[tokio::test]
+async fn a_mailbox_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = MaildirMailbox::open(&folder.path().join("none")).await.err().unwrap();
+    assert_eq!((error.scope, error.retry), (ErrorScope::Mailbox, Retry::Never));
+}

@@ -1,0 +1,368 @@
+//! The JSON bodies of the MRS proxy's verbs, protocol version 1. Frozen: fields are added, never changed.
+//!
+//! `schema/protocol.cddl` describes the CBOR frames of listings and contents.
+
+use rehome_mailbox::{Folder, FolderPath, FolderStatus, SpecialUse};
+use rehome_replicate::{Exception, ExceptionKind, Held};
+use serde::{Deserialize, Serialize};
+
+/// The versions spoken here, as in `rehome_protocol_versions`.
+pub const PROTOCOL_VERSIONS: &[u32] = &[1];
+
+/// Largest number of folders in one [`FoldersAnswer`].
+pub const FOLDERS_PER_PAGE: usize = 1_000;
+
+/// Answer to `open`: what the target compares before it moves anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenAnswer {
+    /// Identity of the mailbox.
+    pub exchange_guid: String,
+    /// Its LegacyExchangeDN.
+    pub legacy_exchange_dn: String,
+    /// Its x500 proxies.
+    pub x500_addresses: Vec<String>,
+    /// Its SMTP addresses.
+    pub smtp_addresses: Vec<String>,
+    /// Its archive, if any.
+    pub archive_guid: Option<String>,
+    /// Largest message it accepts, octets.
+    pub max_receive_size: u64,
+    /// The source's clock, milliseconds since 1970: shows skew.
+    pub source_time: i64,
+    /// Whether and how the source can keep the mailbox quiet: `locked` or `none`.
+    pub lock_method: String,
+}
+
+/// Request of `folders`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldersRequest {
+    /// How many folders the caller has already.
+    #[serde(default)]
+    pub after: usize,
+}
+
+/// Answer to `folders`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldersAnswer {
+    /// The folders, parents before children.
+    pub folders: Vec<FolderBody>,
+    /// Whether there are more after these.
+    pub more: bool,
+}
+
+/// One folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderBody {
+    /// Names from the root.
+    pub path: Vec<String>,
+    /// `archive`, `drafts`, `junk`, `sent` or `trash`; others are ignored.
+    pub special_use: Option<String>,
+    /// Subscribed.
+    pub subscribed: bool,
+    /// Whether it holds items.
+    pub selectable: bool,
+    /// Its numbers, where selectable.
+    pub status: Option<StatusBody>,
+}
+
+/// A folder's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusBody {
+    /// UIDVALIDITY.
+    pub uid_validity: u32,
+    /// UIDNEXT.
+    pub uid_next: u32,
+    /// Number of items.
+    pub exists: u32,
+    /// HIGHESTMODSEQ, if any.
+    pub highest_mod_seq: Option<u64>,
+}
+
+fn special_use_text(role: SpecialUse) -> &'static str {
+    match role {
+        SpecialUse::Archive => "archive",
+        SpecialUse::Drafts => "drafts",
+        SpecialUse::Junk => "junk",
+        SpecialUse::Sent => "sent",
+        SpecialUse::Trash => "trash",
+    }
+}
+
+fn special_use_from(text: &str) -> Option<SpecialUse> {
+    [
+        SpecialUse::Archive,
+        SpecialUse::Drafts,
+        SpecialUse::Junk,
+        SpecialUse::Sent,
+        SpecialUse::Trash,
+    ]
+    .into_iter()
+    .find(|role| special_use_text(*role) == text)
+}
+
+impl From<&Folder> for FolderBody {
+    fn from(folder: &Folder) -> Self {
+        Self {
+            path: folder.path.0.clone(),
+            special_use: folder.special_use.map(|role| special_use_text(role).to_owned()),
+            subscribed: folder.subscribed,
+            selectable: folder.selectable,
+            status: folder.status.map(|s| StatusBody {
+                uid_validity: s.uid_validity,
+                uid_next: s.uid_next,
+                exists: s.exists,
+                highest_mod_seq: s.highest_mod_seq,
+            }),
+        }
+    }
+}
+
+impl From<FolderBody> for Folder {
+    fn from(body: FolderBody) -> Self {
+        Self {
+            path: FolderPath(body.path),
+            special_use: body.special_use.as_deref().and_then(special_use_from),
+            subscribed: body.subscribed,
+            selectable: body.selectable,
+            status: body.status.map(|s| FolderStatus {
+                uid_validity: s.uid_validity,
+                uid_next: s.uid_next,
+                exists: s.exists,
+                highest_mod_seq: s.highest_mod_seq,
+            }),
+        }
+    }
+}
+
+/// Request of `listing`; the answer is a stream of listing frames.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListingRequest {
+    /// The folder's path.
+    pub folder: Vec<String>,
+    /// The token of the last listing, base64, if changes are enough.
+    #[serde(default)]
+    pub token: Option<String>,
+    /// The attempt, when it is a sweep that lists.
+    #[serde(default)]
+    pub attempt: Option<String>,
+}
+
+/// Request of `items`; the answer is a stream of body frames.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemsRequest {
+    /// The folder's path.
+    pub folder: Vec<String>,
+    /// Its UIDVALIDITY; another one is refused.
+    pub uid_validity: u32,
+    /// Uid ranges, ascending, at most 1,000 uids in all.
+    pub uids: Vec<(u32, u32)>,
+    /// The attempt, when it is a sweep that reads.
+    #[serde(default)]
+    pub attempt: Option<String>,
+}
+
+/// Request of `lock`, `renew`, `commit`, `abort`, `status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRequest {
+    /// The attempt's 128 bits, hyphenated.
+    pub attempt: String,
+}
+
+/// Answer to `lock` and `renew`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseAnswer {
+    /// How long the lease lasts from now on the source's clock, milliseconds; 0 once prepared.
+    pub lease_milliseconds: u64,
+}
+
+/// Request of `prepare`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrepareRequest {
+    /// The attempt.
+    pub attempt: String,
+    /// The target's root, 64 hex digits.
+    pub root: String,
+    /// Items that differ, and how.
+    pub exceptions: Vec<ExceptionBody>,
+    /// Whether the target has read back what it appended; otherwise Prepare is refused.
+    pub read_back: bool,
+    /// Where mail is to go: the target's address in TargetDeliveryDomain.
+    pub routing_address: String,
+    /// The target's LegacyExchangeDN.
+    pub legacy_exchange_dn: String,
+    /// The key with which the source may ask for the outcome, base64.
+    pub outcome_key: String,
+}
+
+/// An item on which the two sides differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExceptionBody {
+    /// The source folder's path.
+    pub folder: Vec<String>,
+    /// The source uid.
+    pub uid: u32,
+    /// `skipped`, `altered`, `flags` or `date`.
+    pub kind: String,
+    /// Whether an administrator of the target approved it.
+    pub approved: bool,
+    /// What the target holds.
+    pub held: HeldBody,
+}
+
+/// What the target holds of an item that differs; what is equal or unknown is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBody {
+    /// Canonical length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
+    /// Canonical digest, 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Flags and keywords.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<String>>,
+    /// Received time, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<i64>,
+}
+
+impl From<&Exception> for ExceptionBody {
+    /// Not approved yet.
+    fn from(e: &Exception) -> Self {
+        Self {
+            folder: e.folder.clone(),
+            uid: e.uid,
+            kind: e.kind.as_str().to_owned(),
+            approved: false,
+            held: HeldBody {
+                length: e.held.length,
+                digest: e.held.digest.map(|d| d.to_string()),
+                flags: e.held.flags.clone(),
+                received: e.held.received,
+            },
+        }
+    }
+}
+
+impl ExceptionBody {
+    /// The exception; none when its kind or digest cannot be read.
+    #[must_use]
+    pub fn read(&self) -> Option<Exception> {
+        let digest = self.held.digest.as_deref().map(str::parse).transpose().ok()?;
+        Some(Exception {
+            folder: self.folder.clone(),
+            uid: self.uid,
+            kind: ExceptionKind::from_word(&self.kind)?,
+            held: Held {
+                length: self.held.length,
+                digest,
+                flags: self.held.flags.clone(),
+                received: self.held.received,
+            },
+        })
+    }
+}
+
+/// Answer to `prepare`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrepareAnswer {
+    /// The root that both agree on, 64 hex digits.
+    pub root: String,
+}
+
+/// Answer to `commit`; repeating gives the first one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitAnswer {
+    /// From Lock stored to Commit stored on the source's clock.
+    pub lock_milliseconds: u64,
+    /// Until when the source keeps the old content, milliseconds since 1970.
+    pub retention_until: i64,
+}
+
+/// Answer to `abort`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbortAnswer {}
+
+/// Answer to `status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    /// `locked`, `prepared`, `committed`, `aborted` or `lapsed`.
+    pub phase: String,
+}
+
+/// Answer to `sweep`: what came after the listing behind Prepare's root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepAnswer {
+    /// Folders that hold such items.
+    pub folders: Vec<SweepFolder>,
+}
+
+/// One folder's late items.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepFolder {
+    /// The folder's path.
+    pub path: Vec<String>,
+    /// Its UIDVALIDITY.
+    pub uid_validity: u32,
+    /// Uid ranges of the late items, ascending.
+    pub uids: Vec<(u32, u32)>,
+}
+
+impl SweepFolder {
+    /// The folder as the importer takes it; only path and UIDVALIDITY are known of it.
+    #[must_use]
+    pub fn read(&self) -> rehome_replicate::SweepFolder {
+        let uids = self.uids.iter().flat_map(|(from, to)| *from..=*to).collect();
+        rehome_replicate::SweepFolder {
+            folder: Folder {
+                path: FolderPath(self.path.clone()),
+                special_use: None,
+                subscribed: false,
+                selectable: true,
+                status: Some(FolderStatus {
+                    uid_validity: self.uid_validity,
+                    uid_next: 0,
+                    exists: 0,
+                    highest_mod_seq: None,
+                }),
+            },
+            uids,
+        }
+    }
+}
+
+/// Body of every refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorAnswer {
+    /// What went wrong.
+    pub error: ErrorBody,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error id.
+    pub id: String,
+    /// For the other side's administrator.
+    pub message: String,
+    /// When trying again makes sense, seconds; none: not by itself.
+    pub retry_after: Option<u32>,
+    /// Stands in both logs.
+    pub correlation_id: String,
+}
+
+/// Question to the target's outcome address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeRequest {
+    /// The attempt.
+    pub attempt: String,
+    /// The outcome key that came with Prepare, base64.
+    pub key: String,
+}
+
+/// Answer of the outcome address; asking changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeAnswer {
+    /// `decided`, `aborted` or `undecided`.
+    pub outcome: String,
+}

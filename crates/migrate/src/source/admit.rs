@@ -1,0 +1,264 @@
+//! Loads what the gate needs, asks it, and writes down what it said.
+
+use super::{ProxyError, Source, VerbContext};
+use jiff::{SignedDuration, Timestamp};
+use rehome_domain::{
+    consent::ServicePrincipal,
+    cutover::SourcePhase,
+    error_id::ErrorId,
+    gate::{CutoverFacts, Holder, MailboxFacts, Membership, Refusal, Request, Verb, gate},
+    id::{ExchangeGuid, ServicePrincipalId, TenantId},
+    recipient::{Recipient, RecipientKind},
+    relationship::OrganizationRelationship,
+};
+use rehome_store::{AuditEntry, OutboundMove, SourceAttemptRow, StoreError, Tx};
+
+/// What was loaded for a request that the gate let pass.
+pub(super) struct Admitted {
+    pub(super) recipient: Recipient,
+    pub(super) principal: Option<ServicePrincipal>,
+    pub(super) newest: Option<SourceAttemptRow>,
+    pub(super) now: Timestamp,
+}
+
+/// Everything that the gate looks at.
+pub(super) struct Facts {
+    pub(super) principal: Option<ServicePrincipal>,
+    pub(super) relationship: Option<OrganizationRelationship>,
+    pub(super) recipient: Option<Recipient>,
+    pub(super) newest: Option<SourceAttemptRow>,
+    pub(super) mailbox: Option<MailboxFacts>,
+}
+
+/// A move of another partner counts as having the mailbox open for this long after it was last seen.
+const OPEN_MOVE_LASTS: SignedDuration = SignedDuration::from_hours(24);
+
+/// Where a mailbox's cutover stands, from its newest attempt.
+fn cutover_facts(newest: Option<&SourceAttemptRow>, is_mailbox: bool) -> CutoverFacts {
+    let Some(row) = newest else { return CutoverFacts::Open };
+    let holder = Holder {
+        attempt: row.attempt.id,
+        move_id: row.attempt.move_id,
+        service_principal: row.attempt.service_principal,
+    };
+    match row.attempt.phase {
+        SourcePhase::Locked => CutoverFacts::Locked(holder),
+        SourcePhase::Prepared => CutoverFacts::Prepared(holder),
+        SourcePhase::Committed if !is_mailbox => CutoverFacts::Moved {
+            holder,
+            retention_until: row.retention_until.unwrap_or(Timestamp::MIN),
+        },
+        // A mailbox again: it came back, or the lock was undone.
+        SourcePhase::Committed | SourcePhase::Aborted | SourcePhase::Lapsed => CutoverFacts::Open,
+    }
+}
+
+async fn membership(
+    tx: &mut Tx,
+    tenant: TenantId,
+    relationship: Option<&OrganizationRelationship>,
+    recipient: &Recipient,
+) -> Result<Membership, StoreError> {
+    let Some(relationship) = relationship else {
+        return Ok(Membership::None);
+    };
+    let published = |groups: &[rehome_domain::id::RecipientId]| {
+        groups
+            .iter()
+            .any(|g| relationship.mailbox_move_published_scopes.contains(g))
+    };
+    if published(&tx.groups_of(tenant, recipient.id).await?) {
+        return Ok(Membership::Direct);
+    }
+    let nested = published(&tx.groups_of_nested_only(tenant, recipient.id).await?);
+    Ok(if nested {
+        Membership::NestedOnly
+    } else {
+        Membership::None
+    })
+}
+
+/// Loads the facts about a mailbox for one partner.
+pub(super) async fn load(
+    tx: &mut Tx,
+    tenant: TenantId,
+    principal: ServicePrincipalId,
+    guid: ExchangeGuid,
+    now: Timestamp,
+) -> Result<Facts, StoreError> {
+    let relationship = tx
+        .relationship_list(tenant)
+        .await?
+        .into_iter()
+        .find(|r| r.service_principal == Some(principal));
+    let principal_row = tx.service_principal_get(tenant, principal).await?;
+    let recipient = tx.recipient_by_exchange_guid(tenant, guid).await?;
+    let newest = tx.source_attempt_newest(tenant, guid).await?;
+    let open_move = tx
+        .outbound_open_move(tenant, guid, principal, now - OPEN_MOVE_LASTS)
+        .await?;
+    let mailbox = match &recipient {
+        None => None,
+        Some(recipient) => {
+            let (is_mailbox, on_hold) = match &recipient.kind {
+                RecipientKind::Mailbox(m) => (true, m.litigation_hold),
+                RecipientKind::MailUser(_) | RecipientKind::Group(_) => (false, false),
+            };
+            let cutover = cutover_facts(newest.as_ref(), is_mailbox);
+            // A mail user that was not moved from here has no content to give.
+            let known = is_mailbox || matches!(cutover, CutoverFacts::Moved { .. });
+            match known {
+                false => None,
+                true => Some(MailboxFacts {
+                    exchange_guid: guid,
+                    membership: membership(tx, tenant, relationship.as_ref(), recipient).await?,
+                    on_hold,
+                    cutover,
+                    open_move,
+                }),
+            }
+        }
+    };
+    Ok(Facts {
+        principal: principal_row,
+        relationship,
+        recipient,
+        newest,
+        mailbox,
+    })
+}
+
+impl Facts {
+    /// Asks the gate.
+    pub(super) fn ask(&self, ctx: &VerbContext, verb: Verb, now: Timestamp) -> Result<(), Refusal> {
+        gate(&Request {
+            caller: &ctx.caller,
+            verb,
+            principal: self.principal.as_ref(),
+            relationship: self.relationship.as_ref(),
+            mailbox: self.mailbox.as_ref(),
+            move_id: ctx.move_id,
+            attempt: ctx.attempt,
+            now,
+        })
+    }
+}
+
+/// The audit record of something a partner did here.
+pub(super) fn partner_entry(
+    ctx: &VerbContext,
+    action: &str,
+    parameters: serde_json::Value,
+    result: &str,
+    now: Timestamp,
+) -> AuditEntry {
+    AuditEntry {
+        at: now,
+        caller: format!("service principal {}", ctx.caller.service_principal),
+        origin: ctx.origin.clone(),
+        action: action.to_owned(),
+        object: ctx.mailbox.to_string(),
+        parameters,
+        result: result.to_owned(),
+        correlation_id: ctx.correlation,
+    }
+}
+
+/// The row that says this partner was here.
+pub(super) fn seen(ctx: &VerbContext, now: Timestamp) -> OutboundMove {
+    OutboundMove {
+        tenant: ctx.tenant,
+        move_id: ctx.move_id,
+        exchange_guid: ctx.mailbox,
+        service_principal: ctx.caller.service_principal,
+        opened: now,
+        last_seen: now,
+        last_correlation: ctx.correlation.to_string(),
+        last_refusal: None,
+        items_served: 0,
+        bytes_served: 0,
+        ended: None,
+    }
+}
+
+impl Source {
+    /// Asks the gate and writes refusals to the source's log. `Open` is logged when allowed, too: it begins every pass.
+    pub(super) async fn admit(&self, ctx: &VerbContext, verb: Verb) -> Result<Admitted, ProxyError> {
+        let now = self.inner.clock.now();
+        let mut tx = self.inner.store.read().await?;
+        let facts = load(&mut tx, ctx.tenant, ctx.caller.service_principal, ctx.mailbox, now).await?;
+        drop(tx);
+        match facts.ask(ctx, verb, now) {
+            Err(refusal) => {
+                self.log_refusal(ctx, verb, &refusal, now).await?;
+                Err(ProxyError::refused(refusal.id, refusal.partner_text))
+            }
+            Ok(()) => match facts.recipient {
+                Some(recipient) => Ok(Admitted {
+                    recipient,
+                    principal: facts.principal,
+                    newest: facts.newest,
+                    now,
+                }),
+                None => Err(ProxyError::refused(
+                    ErrorId::Unexpected,
+                    "The mailbox vanished while it was asked for.",
+                )),
+            },
+        }
+    }
+
+    async fn log_refusal(
+        &self,
+        ctx: &VerbContext,
+        verb: Verb,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) -> Result<(), ProxyError> {
+        tracing::warn!(
+            correlation = %ctx.correlation, mailbox = %ctx.mailbox, ?verb, id = %refusal.id, reason = refusal.reason, "the gate refused"
+        );
+        let mut tx = self.inner.store.write().await?;
+        let parameters =
+            serde_json::json!({"verb": format!("{verb:?}"), "move": ctx.move_id.to_string(), "reason": refusal.reason});
+        tx.audit_append(
+            ctx.tenant,
+            &partner_entry(ctx, "Gate", parameters, refusal.id.as_str(), now),
+        )
+        .await?;
+        let refused = OutboundMove {
+            last_refusal: Some(format!("{}: {}", refusal.id, refusal.reason)),
+            ..seen(ctx, now)
+        };
+        tx.outbound_touch(&refused).await?;
+        tx.commit("source.refusal").await?;
+        Ok(())
+    }
+
+    /// Records that a request was allowed, with what was served for it.
+    pub(super) async fn log_allowed(
+        &self,
+        ctx: &VerbContext,
+        action: &str,
+        items: u64,
+        octets: u64,
+    ) -> Result<(), StoreError> {
+        let now = self.inner.clock.now();
+        let mut tx = self.inner.store.write().await?;
+        let parameters = serde_json::json!({"move": ctx.move_id.to_string(), "items": items, "octets": octets});
+        tx.audit_append(ctx.tenant, &partner_entry(ctx, action, parameters, "ok", now))
+            .await?;
+        tx.outbound_touch(&OutboundMove {
+            items_served: items,
+            bytes_served: octets,
+            ..seen(ctx, now)
+        })
+        .await?;
+        tx.commit("source.served").await
+    }
+
+    /// Whether the gate still lets `verb` pass; asked again while a stream runs.
+    pub(super) async fn still_allowed(&self, ctx: &VerbContext, verb: Verb) -> Result<(), ProxyError> {
+        self.admit(ctx, verb).await.map(|_| ())
+    }
+}

@@ -1,0 +1,607 @@
+//! The cutover's verbs at the source: lock, renew, prepare, commit, abort, status.
+
+use super::{
+    ProxyError, Source, VerbContext,
+    admit::{Admitted, partner_entry, seen},
+    content::{export_error, mailbox_of},
+};
+use crate::protocol::{
+    AbortAnswer, CommitAnswer, ExceptionBody, LeaseAnswer, PrepareAnswer, PrepareRequest, StatusAnswer,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::{SignedDuration, Timestamp};
+use rehome_domain::{
+    address::{LegacyExchangeDn, SmtpAddress},
+    conversion::{Promise, mailbox_to_mail_user, with_mailbox_state},
+    cutover::{
+        LockLimits, LockUse, SourceAsker, SourceEvent, SourcePhase, SourceRefusal, SourceTransition, source_next,
+    },
+    error_id::ErrorId,
+    gate::Verb,
+    id::{AttemptId, TenantId},
+    recipient::MailboxState,
+};
+use rehome_platform::Place;
+use rehome_replicate::Exception;
+use rehome_routing::ProbeError;
+use rehome_store::{OutboundMove, SourceAttemptRow, StoreError, Tx};
+use rehome_wire::digest::Digest;
+
+/// Running deliveries must end within this time, or the lock is undone.
+const QUIET_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The machine's refusal as the partner learns it.
+fn refusal_error(refusal: SourceRefusal, now: Timestamp) -> ProxyError {
+    match refusal {
+        SourceRefusal::Stale => ProxyError::refused(ErrorId::StaleAttempt, "The attempt does not hold the mailbox."),
+        SourceRefusal::Lapsed => ProxyError::refused(
+            ErrorId::LeaseLapsed,
+            "The lock's lease has lapsed. A new attempt with a new final pass is needed.",
+        ),
+        SourceRefusal::NotNow(until) => {
+            let wait = until.duration_since(now).as_secs().max(1);
+            ProxyError {
+                id: ErrorId::CutoverNotNow,
+                message: format!("The source's limits allow no further lock before {until}."),
+                retry_after: Some(u32::try_from(wait).unwrap_or(u32::MAX)),
+            }
+        }
+        SourceRefusal::HeldByOtherMove => ProxyError::refused(
+            ErrorId::SourceMailboxAlreadyBeingMovedPermanent,
+            "Another move has the mailbox.",
+        ),
+        SourceRefusal::NotPrepared => ProxyError::refused(ErrorId::InvalidOperation, "The attempt was not prepared."),
+        SourceRefusal::OtherPromise => ProxyError::refused(
+            ErrorId::InvalidOperation,
+            "Another promise is stored for this attempt; abort it and begin a new one.",
+        ),
+        SourceRefusal::AlreadyCommitted => ProxyError::refused(
+            ErrorId::InvalidOperation,
+            "The attempt was committed; its outcome stands.",
+        ),
+    }
+}
+
+fn attempt_of(ctx: &VerbContext) -> Result<AttemptId, ProxyError> {
+    ctx.attempt
+        .ok_or_else(|| ProxyError::refused(ErrorId::ParameterBinding, "The request names no attempt."))
+}
+
+fn asker(ctx: &VerbContext) -> Result<SourceAsker, ProxyError> {
+    Ok(SourceAsker {
+        attempt: attempt_of(ctx)?,
+        move_id: ctx.move_id,
+        service_principal: ctx.caller.service_principal,
+    })
+}
+
+fn lease_answer(row: &SourceAttemptRow, now: Timestamp) -> LeaseAnswer {
+    let left = match row.attempt.phase {
+        SourcePhase::Locked => row.attempt.lease_until.duration_since(now).as_millis(),
+        SourcePhase::Prepared | SourcePhase::Committed | SourcePhase::Aborted | SourcePhase::Lapsed => 0,
+    };
+    LeaseAnswer {
+        lease_milliseconds: u64::try_from(left).unwrap_or(0),
+    }
+}
+
+fn new_row(tenant: TenantId, ctx: &VerbContext, transition: &SourceTransition) -> SourceAttemptRow {
+    SourceAttemptRow {
+        attempt: transition.attempt.clone(),
+        tenant,
+        exchange_guid: ctx.mailbox,
+        prepared_at: None,
+        ended_at: None,
+        root: None,
+        exceptions: None,
+        routing_address: None,
+        legacy_exchange_dn: None,
+        outcome_key: None,
+        platform: None,
+        location: None,
+        retention_until: None,
+        closed: false,
+    }
+}
+
+/// Writes a mailbox's state with its attempt. `state` none leaves the recipient alone.
+pub(super) async fn store_state(
+    tx: &mut Tx,
+    row: &SourceAttemptRow,
+    state: Option<MailboxState>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if let Some(state) = state
+        && let Some(recipient) = tx.recipient_by_exchange_guid(row.tenant, row.exchange_guid).await?
+        && let Some(changed) = with_mailbox_state(&recipient, state, now)
+    {
+        tx.recipient_update(row.tenant, &changed).await?;
+    }
+    tx.source_attempt_put(row).await
+}
+
+impl Source {
+    fn limits_for(&self, per_day: Option<u32>) -> LockLimits {
+        let limits = self.inner.settings.limits;
+        LockLimits {
+            attempts_per_day: per_day.unwrap_or(limits.attempts_per_day),
+            ..limits
+        }
+    }
+
+    /// Locks the mailbox when it is quiet: mail is deferred and running deliveries have ended when this returns.
+    ///
+    /// # Errors
+    /// [`ProxyError`]: refused by the gate or the machine, beyond a limit, or not quiet in time.
+    pub async fn lock(&self, ctx: &VerbContext) -> Result<LeaseAnswer, ProxyError> {
+        let admitted = self.admit(ctx, Verb::Lock).await?;
+        let asker = asker(ctx)?;
+        let mut tx = self.inner.store.write().await?;
+        let now = self.inner.clock.now();
+        let newest = tx.source_attempt_newest(ctx.tenant, ctx.mailbox).await?;
+        let day = SignedDuration::from_hours(24);
+        let used = LockUse {
+            failed_grants: tx
+                .source_attempt_failed_grants(ctx.tenant, ctx.mailbox, now - day)
+                .await?,
+            mailboxes_held: u32::try_from(
+                tx.source_attempt_count_held(ctx.tenant, asker.service_principal, ctx.mailbox)
+                    .await?,
+            )
+            .unwrap_or(u32::MAX),
+        };
+        let relationship = tx
+            .relationship_list(ctx.tenant)
+            .await?
+            .into_iter()
+            .find(|r| r.service_principal == Some(asker.service_principal));
+        let limits = self.limits_for(relationship.map(|r| r.max_lock_attempts_per_day));
+        // A mailbox that came back keeps its old committed attempt; it does not hold the mailbox any more.
+        let current = newest
+            .as_ref()
+            .filter(|n| n.attempt.phase != SourcePhase::Committed || admitted.recipient.mailbox().is_none());
+        let transition = source_next(
+            current.map(|n| &n.attempt),
+            &asker,
+            SourceEvent::Lock,
+            &limits,
+            &used,
+            now,
+        )
+        .map_err(|r| refusal_error(r, now))?;
+        let repeated = current.is_some_and(|n| n.attempt.id == transition.attempt.id);
+        let row = match current {
+            Some(row) if repeated => row.clone(),
+            Some(_) | None => new_row(ctx.tenant, ctx, &transition),
+        };
+        if let (Some(_), Some(old)) = (transition.superseded, current) {
+            let mut ended = old.clone();
+            ended.attempt.phase = SourcePhase::Aborted;
+            ended.ended_at = Some(now);
+            tx.source_attempt_put(&ended).await?;
+        }
+        if !repeated {
+            store_state(&mut tx, &row, Some(MailboxState::InCutover(ctx.move_id)), now).await?;
+            tx.audit_append(
+                ctx.tenant,
+                &partner_entry(
+                    ctx,
+                    "Lock",
+                    serde_json::json!({"attempt": asker.attempt.to_string()}),
+                    "ok",
+                    now,
+                ),
+            )
+            .await?;
+        }
+        tx.outbound_touch(&seen(ctx, now)).await?;
+        tx.commit("source.lock").await?;
+        // Stored first, then waited for: a delivery reads the state again after its last octet, under the shared lock.
+        if let Err(error) = self
+            .inner
+            .platforms
+            .quiesce(&Place::from(mailbox_of(&admitted.recipient)?), QUIET_WITHIN)
+            .await
+        {
+            self.undo_lock(&row).await?;
+            return Err(error.into());
+        }
+        Ok(lease_answer(&row, self.inner.clock.now()))
+    }
+
+    async fn undo_lock(&self, row: &SourceAttemptRow) -> Result<(), ProxyError> {
+        let mut tx = self.inner.store.write().await?;
+        let now = self.inner.clock.now();
+        if let Some(mut newest) = tx.source_attempt_newest(row.tenant, row.exchange_guid).await?
+            && newest.attempt.id == row.attempt.id
+            && newest.attempt.phase == SourcePhase::Locked
+        {
+            newest.attempt.phase = SourcePhase::Aborted;
+            newest.ended_at = Some(now);
+            store_state(&mut tx, &newest, Some(MailboxState::Open), now).await?;
+            tx.commit("source.undo_lock").await?;
+        }
+        Ok(())
+    }
+
+    /// Renews the lock's lease.
+    ///
+    /// # Errors
+    /// [`ProxyError`]; `LeaseLapsedException` when it had ended.
+    pub async fn renew(&self, ctx: &VerbContext) -> Result<LeaseAnswer, ProxyError> {
+        self.admit(ctx, Verb::Lock).await?;
+        let (row, now) = self
+            .step(ctx, SourceEvent::Renew, None, "Renew", "source.renew")
+            .await?;
+        Ok(lease_answer(&row, now))
+    }
+
+    /// One step of the machine, stored with its audit record. Returns the row as stored.
+    async fn step(
+        &self,
+        ctx: &VerbContext,
+        event: SourceEvent,
+        state: Option<MailboxState>,
+        action: &str,
+        fault: &'static str,
+    ) -> Result<(SourceAttemptRow, Timestamp), ProxyError> {
+        let asker = asker(ctx)?;
+        let mut tx = self.inner.store.write().await?;
+        let now = self.inner.clock.now();
+        let newest = tx.source_attempt_newest(ctx.tenant, ctx.mailbox).await?;
+        let limits = self.inner.settings.limits;
+        let transition = source_next(
+            newest.as_ref().map(|n| &n.attempt),
+            &asker,
+            event,
+            &limits,
+            &LockUse::default(),
+            now,
+        )
+        .map_err(|r| refusal_error(r, now))?;
+        let Some(mut row) = newest else {
+            return Err(refusal_error(SourceRefusal::Stale, now));
+        };
+        if row.attempt != transition.attempt {
+            let ended = matches!(transition.attempt.phase, SourcePhase::Aborted | SourcePhase::Lapsed);
+            row.ended_at = if ended { Some(now) } else { row.ended_at };
+            row.attempt = transition.attempt;
+            store_state(&mut tx, &row, state, now).await?;
+            let parameters = serde_json::json!({"attempt": asker.attempt.to_string()});
+            tx.audit_append(ctx.tenant, &partner_entry(ctx, action, parameters, "ok", now))
+                .await?;
+            tx.commit(fault).await?;
+        }
+        Ok((row, now))
+    }
+
+    /// Promises durably to wait for the outcome, after roots, addresses and lease were found good.
+    ///
+    /// # Errors
+    /// [`ProxyError`] with `RootMismatchException`, `RoutingAddressNotAcceptedException`, `LeaseLapsedException` and others.
+    pub async fn prepare(&self, ctx: &VerbContext, request: &PrepareRequest) -> Result<PrepareAnswer, ProxyError> {
+        let admitted = self.admit(ctx, Verb::Prepare).await?;
+        let asker = asker(ctx)?;
+        let limits = self.inner.settings.limits;
+        let current = admitted.newest.as_ref().map(|n| &n.attempt);
+        let now = self.inner.clock.now();
+        let dry = SourceEvent::Prepare { same: true };
+        source_next(current, &asker, dry, &limits, &LockUse::default(), now).map_err(|r| refusal_error(r, now))?;
+        if !request.read_back {
+            return Err(ProxyError::refused(
+                ErrorId::ReadBackRequired,
+                "The target has not read back what it appended, so nothing is proven.",
+            ));
+        }
+        let promise = self.check_addresses(ctx, &admitted, request).await?;
+        let root = self.check_root(ctx, &admitted, request).await?;
+        let outcome_key = STANDARD
+            .decode(&request.outcome_key)
+            .ok()
+            .filter(|k| (16..=64).contains(&k.len()));
+        let Some(outcome_key) = outcome_key else {
+            return Err(ProxyError::refused(
+                ErrorId::ParameterBinding,
+                "The outcome key is not 16 to 64 octets in base64.",
+            ));
+        };
+        let exceptions = serde_json::to_string(&request.exceptions).map_err(|e| ProxyError::passing(&e))?;
+
+        let mut tx = self.inner.store.write().await?;
+        let now = self.inner.clock.now();
+        let newest = tx.source_attempt_newest(ctx.tenant, ctx.mailbox).await?;
+        let same = newest.as_ref().is_some_and(|n| match n.attempt.phase {
+            SourcePhase::Prepared => {
+                n.root == Some(root.0)
+                    && n.routing_address == Some(promise.routing_address.to_string())
+                    && n.legacy_exchange_dn.as_deref() == Some(promise.target_legacy_exchange_dn.as_str())
+            }
+            SourcePhase::Locked | SourcePhase::Committed | SourcePhase::Aborted | SourcePhase::Lapsed => true,
+        });
+        let event = SourceEvent::Prepare { same };
+        let transition = source_next(
+            newest.as_ref().map(|n| &n.attempt),
+            &asker,
+            event,
+            &limits,
+            &LockUse::default(),
+            now,
+        )
+        .map_err(|r| refusal_error(r, now))?;
+        let Some(mut row) = newest else {
+            return Err(refusal_error(SourceRefusal::Stale, now));
+        };
+        if row.attempt != transition.attempt {
+            row.attempt = transition.attempt;
+            row.prepared_at = Some(now);
+            row.root = Some(root.0);
+            row.exceptions = Some(exceptions);
+            row.routing_address = Some(promise.routing_address.to_string());
+            row.legacy_exchange_dn = Some(promise.target_legacy_exchange_dn.to_string());
+            row.outcome_key = Some(outcome_key);
+            tx.source_attempt_put(&row).await?;
+            let parameters = serde_json::json!({
+                "attempt": asker.attempt.to_string(), "root": root.to_string(), "routing_address": request.routing_address,
+                "legacy_exchange_dn": request.legacy_exchange_dn, "exceptions": request.exceptions.len(),
+            });
+            tx.audit_append(ctx.tenant, &partner_entry(ctx, "Prepare", parameters, "ok", now))
+                .await?;
+            tx.commit("source.prepare").await?;
+        }
+        Ok(PrepareAnswer { root: root.to_string() })
+    }
+
+    /// What trust asks of the routing address and the LegacyExchangeDN before the source promises to stamp them.
+    async fn check_addresses(
+        &self,
+        ctx: &VerbContext,
+        admitted: &Admitted,
+        request: &PrepareRequest,
+    ) -> Result<Promise, ProxyError> {
+        let no = |text: String| ProxyError::refused(ErrorId::RoutingAddressNotAccepted, text);
+        let address: SmtpAddress = request.routing_address.parse().map_err(|e| no(format!("{e}.")))?;
+        let domain = address.domain().clone();
+        let published = admitted
+            .principal
+            .as_ref()
+            .is_some_and(|p| p.home_domains.iter().any(|d| d.eq_ignore_ascii_case(domain.as_str())));
+        if !published {
+            return Err(no(format!(
+                "{domain} is not a domain that the target organisation published when consent was given."
+            )));
+        }
+        let mut tx = self.inner.store.read().await?;
+        if tx
+            .accepted_domain_list(ctx.tenant)
+            .await?
+            .iter()
+            .any(|d| d.name == domain)
+        {
+            return Err(no(format!(
+                "{domain} is an accepted domain of the source organisation."
+            )));
+        }
+        let bad_dn = |text: String| ProxyError::refused(ErrorId::LegacyExchangeDnNotAccepted, text);
+        let dn: LegacyExchangeDn = request
+            .legacy_exchange_dn
+            .parse()
+            .map_err(|e| bad_dn(format!("{e}.")))?;
+        let mut holders = tx.recipients_by_legacy_exchange_dn(ctx.tenant, dn.as_str()).await?;
+        holders.extend(tx.recipient_by_proxy(ctx.tenant, &dn.as_x500().key()).await?);
+        if holders.iter().any(|r| r.id != admitted.recipient.id) {
+            return Err(bad_dn(format!(
+                "{dn} belongs to another recipient of the source organisation."
+            )));
+        }
+        drop(tx);
+        match self.inner.routing.probe(&address).await {
+            Ok(outcome) if outcome.is_ourselves && outcome.tenant_here.is_none_or(|t| t == ctx.tenant) => Err(no(
+                format!("The next hop of {address} is the source itself, so mail would go round."),
+            )),
+            Ok(outcome) if outcome.accepted => Ok(Promise {
+                routing_address: address,
+                target_legacy_exchange_dn: dn,
+            }),
+            Ok(outcome) => Err(no(format!(
+                "The next hop of {address} does not accept it: {}.",
+                outcome.reply
+            ))),
+            Err(error) => Err(probe_error(&address, &error)),
+        }
+    }
+
+    async fn check_root(
+        &self,
+        ctx: &VerbContext,
+        admitted: &Admitted,
+        request: &PrepareRequest,
+    ) -> Result<Digest, ProxyError> {
+        let exceptions = exceptions_from(&request.exceptions)?;
+        let theirs: Digest = request
+            .root
+            .parse()
+            .map_err(|_| ProxyError::refused(ErrorId::ParameterBinding, "The root is not 64 hex digits."))?;
+        let exporter = self.exporter(ctx, &admitted.recipient).await?;
+        let ours = exporter
+            .source_root(&exceptions, true)
+            .await
+            .map_err(|e| export_error(&e))?;
+        if ours.root == theirs {
+            Ok(theirs)
+        } else {
+            tracing::warn!(correlation = %ctx.correlation, mailbox = %ctx.mailbox, %theirs, ours = %ours.root, "root mismatch");
+            Err(ProxyError::refused(
+                ErrorId::RootMismatch,
+                format!(
+                    "The contents on the two sides do not prove equal: the source's root over {} items is {}, the target's is {theirs}.",
+                    ours.items, ours.root
+                ),
+            ))
+        }
+    }
+
+    /// Turns the mailbox into a mail user that forwards, exactly as promised. Repeating gives the first answer.
+    ///
+    /// # Errors
+    /// [`ProxyError`]; nothing changes then.
+    pub async fn commit(&self, ctx: &VerbContext) -> Result<CommitAnswer, ProxyError> {
+        self.admit(ctx, Verb::Commit).await?;
+        let asker = asker(ctx)?;
+        let row = self.commit_attempt(&asker, ctx.tenant, ctx).await?;
+        self.close_content(&row).await;
+        Ok(commit_answer(&row))
+    }
+
+    /// Commits an attempt: asked by the partner, or because its outcome address said so.
+    pub(super) async fn commit_attempt(
+        &self,
+        asker: &SourceAsker,
+        tenant: TenantId,
+        ctx: &VerbContext,
+    ) -> Result<SourceAttemptRow, ProxyError> {
+        let mut tx = self.inner.store.write().await?;
+        let now = self.inner.clock.now();
+        let newest = tx.source_attempt_newest(tenant, ctx.mailbox).await?;
+        let limits = self.inner.settings.limits;
+        let transition = source_next(
+            newest.as_ref().map(|n| &n.attempt),
+            asker,
+            SourceEvent::Commit,
+            &limits,
+            &LockUse::default(),
+            now,
+        )
+        .map_err(|r| refusal_error(r, now))?;
+        let Some(mut row) = newest else {
+            return Err(refusal_error(SourceRefusal::Stale, now));
+        };
+        if row.attempt == transition.attempt {
+            return Ok(row);
+        }
+        let broken = |what: &str| {
+            ProxyError::refused(
+                ErrorId::Unexpected,
+                format!("The stored promise has no readable {what}."),
+            )
+        };
+        let promise = Promise {
+            routing_address: row
+                .routing_address
+                .as_deref()
+                .and_then(|a| a.parse().ok())
+                .ok_or_else(|| broken("routing address"))?,
+            target_legacy_exchange_dn: row
+                .legacy_exchange_dn
+                .as_deref()
+                .and_then(|a| a.parse().ok())
+                .ok_or_else(|| broken("LegacyExchangeDN"))?,
+        };
+        let recipient = tx
+            .recipient_by_exchange_guid(tenant, ctx.mailbox)
+            .await?
+            .ok_or_else(|| broken("mailbox"))?;
+        let mailbox = mailbox_of(&recipient)?.clone();
+        row.attempt = transition.attempt;
+        row.platform = Some(mailbox.platform);
+        row.location = Some(mailbox.location);
+        row.retention_until = Some(now + self.inner.settings.retention);
+        tx.recipient_update(tenant, &mailbox_to_mail_user(&recipient, ctx.mailbox, &promise, now))
+            .await?;
+        tx.source_attempt_put(&row).await?;
+        let parameters = serde_json::json!({"attempt": asker.attempt.to_string(), "external_email_address": promise.routing_address.to_string()});
+        tx.audit_append(tenant, &partner_entry(ctx, "Commit", parameters, "ok", now))
+            .await?;
+        tx.outbound_touch(&OutboundMove {
+            ended: Some(now),
+            ..seen(ctx, now)
+        })
+        .await?;
+        tx.commit("source.commit").await?;
+        Ok(row)
+    }
+
+    /// Gives the attempt up; the mailbox is open again.
+    ///
+    /// # Errors
+    /// [`ProxyError`]; a committed attempt keeps its outcome.
+    pub async fn abort(&self, ctx: &VerbContext) -> Result<AbortAnswer, ProxyError> {
+        self.admit(ctx, Verb::Abort).await?;
+        self.step(
+            ctx,
+            SourceEvent::Abort,
+            Some(MailboxState::Open),
+            "Abort",
+            "source.abort",
+        )
+        .await?;
+        Ok(AbortAnswer {})
+    }
+
+    /// Where the attempt stands.
+    ///
+    /// # Errors
+    /// [`ProxyError`] when the attempt is not the caller's.
+    pub async fn status(&self, ctx: &VerbContext) -> Result<StatusAnswer, ProxyError> {
+        let admitted = self.admit(ctx, Verb::Status).await?;
+        let phase = match admitted.newest.map(|n| n.attempt.phase) {
+            Some(SourcePhase::Locked) => "locked",
+            Some(SourcePhase::Prepared) => "prepared",
+            Some(SourcePhase::Committed) => "committed",
+            Some(SourcePhase::Lapsed) => "lapsed",
+            Some(SourcePhase::Aborted) | None => "aborted",
+        };
+        Ok(StatusAnswer { phase: phase.into() })
+    }
+}
+
+fn commit_answer(row: &SourceAttemptRow) -> CommitAnswer {
+    let locked = row
+        .attempt
+        .committed_at
+        .map_or(0, |at| at.duration_since(row.attempt.granted_at).as_millis());
+    CommitAnswer {
+        lock_milliseconds: u64::try_from(locked).unwrap_or(0),
+        retention_until: row.retention_until.map_or(0, Timestamp::as_millisecond),
+    }
+}
+
+fn probe_error(address: &SmtpAddress, error: &ProbeError) -> ProxyError {
+    tracing::warn!(
+        error = crate::error_chain(error),
+        "a routing address could not be probed"
+    );
+    ProxyError {
+        id: ErrorId::RoutingAddressNotAccepted,
+        message: format!("The next hop of {address} could not be reached from the source: {error}."),
+        retry_after: Some(60),
+    }
+}
+
+/// Reads the exceptions; each must be of a known kind and approved at the target.
+fn exceptions_from(bodies: &[ExceptionBody]) -> Result<Vec<Exception>, ProxyError> {
+    bodies
+        .iter()
+        .map(|body| {
+            if !body.approved {
+                return Err(ProxyError::refused(
+                    ErrorId::SkippedItemsNotApproved,
+                    format!(
+                        "Item {} of folder {} differs and was not approved at the target.",
+                        body.uid,
+                        body.folder.join("/")
+                    ),
+                ));
+            }
+            body.read().ok_or_else(|| {
+                ProxyError::refused(
+                    ErrorId::ParameterBinding,
+                    format!(
+                        "The exception of item {} of folder {} cannot be read.",
+                        body.uid,
+                        body.folder.join("/")
+                    ),
+                )
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,230 @@
+//! What the source does by itself: records lapsed leases, asks for outcomes, redoes effects.
+
+use super::{Source, VerbContext, cutover::store_state};
+use crate::protocol::OutcomeRequest;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use rehome_domain::{
+    cutover::{LockUse, SourceAsker, SourceEvent, SourcePhase, source_next},
+    gate::Caller,
+    id::{CorrelationId, TenantId},
+    recipient::MailboxState,
+};
+use rehome_platform::Place;
+use rehome_store::{AuditEntry, SourceAttemptRow, StoreError};
+use std::{collections::HashMap, future::Future, time::Duration};
+
+/// A prepared attempt without an outcome for this long raises an alert.
+const ALERT_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_mins(15);
+
+impl Source {
+    /// Runs until `shutdown` resolves: every second ends lapsed locks, asks for outcomes of prepared attempts, closes moved content.
+    pub async fn run(&self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut asked: HashMap<String, Timestamp> = HashMap::new();
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return,
+                _ = ticks.tick() => {
+                    if let Err(error) = self.tend(&mut asked).await {
+                        tracing::error!(error = crate::error_chain(&error), "the source could not tend its attempts");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn tend(&self, asked: &mut HashMap<String, Timestamp>) -> Result<(), StoreError> {
+        let now = self.inner.clock.now();
+        let mut tx = self.inner.store.read().await?;
+        let rows = tx.source_attempt_list_unfinished(now).await?;
+        drop(tx);
+        asked.retain(|id, _| rows.iter().any(|r| r.attempt.id.to_string() == *id));
+        for row in rows {
+            match row.attempt.phase {
+                SourcePhase::Locked => self.lapse(&row).await?,
+                SourcePhase::Committed => self.close_content(&row).await,
+                SourcePhase::Prepared => {
+                    let due = asked
+                        .get(&row.attempt.id.to_string())
+                        .is_none_or(|at| *at + self.inner.settings.ask_outcome_every <= now);
+                    if due {
+                        asked.insert(row.attempt.id.to_string(), now);
+                        self.ask_outcome(&row, now).await;
+                    }
+                }
+                SourcePhase::Aborted | SourcePhase::Lapsed => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn lapse(&self, seen: &SourceAttemptRow) -> Result<(), StoreError> {
+        let mut tx = self.inner.store.write().await?;
+        let now = self.inner.clock.now();
+        let Some(mut row) = tx.source_attempt_newest(seen.tenant, seen.exchange_guid).await? else {
+            return Ok(());
+        };
+        let limits = self.inner.settings.limits;
+        let Ok(next) = source_next(
+            Some(&row.attempt),
+            &asker_of(seen),
+            SourceEvent::Tick,
+            &limits,
+            &LockUse::default(),
+            now,
+        ) else {
+            return Ok(());
+        };
+        if next.attempt.phase != SourcePhase::Lapsed || row.attempt.phase == SourcePhase::Lapsed {
+            return Ok(());
+        }
+        row.attempt = next.attempt;
+        row.ended_at = Some(now);
+        store_state(&mut tx, &row, Some(MailboxState::Open), now).await?;
+        tx.audit_append(row.tenant, &own_entry(&row, "Lapse", now)).await?;
+        tx.commit("source.lapse").await?;
+        tracing::warn!(mailbox = %row.exchange_guid, attempt = %row.attempt.id, "a lock's lease ended before Prepare; the mailbox is open again");
+        Ok(())
+    }
+
+    async fn ask_outcome(&self, row: &SourceAttemptRow, now: Timestamp) {
+        let attempt = row.attempt.id;
+        let endpoint = match self.outcome_endpoint(row.tenant, row).await {
+            Ok(Some(endpoint)) => endpoint,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(error = crate::error_chain(&error), %attempt, "the outcome address could not be read");
+                return;
+            }
+        };
+        let key = STANDARD.encode(row.outcome_key.as_deref().unwrap_or_default());
+        let answer = self
+            .inner
+            .outcomes
+            .ask(
+                &endpoint,
+                &OutcomeRequest {
+                    attempt: attempt.to_string(),
+                    key,
+                },
+            )
+            .await;
+        let done = match answer.as_ref().map(|a| a.outcome.as_str()) {
+            Ok("decided") => self
+                .commit_attempt(&asker_of(row), row.tenant, &own_context(row))
+                .await
+                .map(Some),
+            Ok("aborted") => self.abort_own(row).await.map(|()| None),
+            Ok(_) | Err(_) => {
+                if row.prepared_at.is_some_and(|at| at + ALERT_AFTER <= now) {
+                    tracing::error!(mailbox = %row.exchange_guid, %attempt, error = answer.err().unwrap_or_default(),
+                        "ALERT: a prepared mailbox has no outcome for 15 minutes; its mail is deferred. Ask the target's administrator");
+                }
+                return;
+            }
+        };
+        match done {
+            Ok(Some(committed)) => self.close_content(&committed).await,
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, %attempt, "an outcome could not be carried out"),
+        }
+    }
+
+    async fn outcome_endpoint(&self, tenant: TenantId, row: &SourceAttemptRow) -> Result<Option<String>, StoreError> {
+        let mut tx = self.inner.store.read().await?;
+        let principal = tx.service_principal_get(tenant, row.attempt.service_principal).await?;
+        Ok(principal.and_then(|p| p.outcome_endpoint))
+    }
+
+    async fn abort_own(&self, seen: &SourceAttemptRow) -> Result<(), super::ProxyError> {
+        let mut tx = self.inner.store.write().await?;
+        let now = self.inner.clock.now();
+        if let Some(mut row) = tx.source_attempt_newest(seen.tenant, seen.exchange_guid).await?
+            && row.attempt.id == seen.attempt.id
+            && row.attempt.phase == SourcePhase::Prepared
+        {
+            row.attempt.phase = SourcePhase::Aborted;
+            row.ended_at = Some(now);
+            store_state(&mut tx, &row, Some(MailboxState::Open), now).await?;
+            tx.audit_append(row.tenant, &own_entry(&row, "Abort", now)).await?;
+            tx.commit("source.abort").await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the old content out of service. Comes after its transaction, is idempotent, and is redone until it worked.
+    pub(super) async fn close_content(&self, row: &SourceAttemptRow) {
+        let (Some(platform), Some(location)) = (&row.platform, &row.location) else {
+            return;
+        };
+        if row.closed {
+            return;
+        }
+        let place = Place {
+            exchange_guid: row.exchange_guid,
+            platform: platform.clone(),
+            location: location.clone(),
+        };
+        if let Err(error) = self.inner.platforms.close_source(&place, row.attempt.move_id).await {
+            tracing::error!(error = crate::error_chain(&error), mailbox = %row.exchange_guid, "old content could not be closed yet");
+            return;
+        }
+        let stored = async {
+            let mut tx = self.inner.store.write().await?;
+            if let Some(mut fresh) = tx.source_attempt_get(row.tenant, row.attempt.id).await? {
+                fresh.closed = true;
+                tx.source_attempt_put(&fresh).await?;
+            }
+            tx.commit("source.closed").await
+        };
+        if let Err(error) = stored.await {
+            tracing::error!(
+                error = crate::error_chain(&error),
+                "closing old content could not be recorded yet"
+            );
+        }
+    }
+}
+
+fn asker_of(row: &SourceAttemptRow) -> SourceAsker {
+    SourceAsker {
+        attempt: row.attempt.id,
+        move_id: row.attempt.move_id,
+        service_principal: row.attempt.service_principal,
+    }
+}
+
+/// The context in which the source carries an outcome out by itself; the gate was passed at Prepare.
+fn own_context(row: &SourceAttemptRow) -> VerbContext {
+    VerbContext {
+        tenant: row.tenant,
+        caller: Caller {
+            service_principal: row.attempt.service_principal,
+            app_id: rehome_domain::id::ApplicationId::from_u128(0),
+            home_issuer: String::new(),
+            home_tenant: TenantId::from_u128(0),
+            roles: vec![],
+        },
+        mailbox: row.exchange_guid,
+        move_id: row.attempt.move_id,
+        attempt: Some(row.attempt.id),
+        correlation: CorrelationId(uuid::Uuid::new_v4()),
+        origin: "outcome address".into(),
+    }
+}
+
+fn own_entry(row: &SourceAttemptRow, action: &str, now: Timestamp) -> AuditEntry {
+    AuditEntry {
+        at: now,
+        caller: "service".into(),
+        origin: "local".into(),
+        action: action.into(),
+        object: row.exchange_guid.to_string(),
+        parameters: serde_json::json!({"attempt": row.attempt.id.to_string()}),
+        result: "ok".into(),
+        correlation_id: CorrelationId(uuid::Uuid::new_v4()),
+    }
+}

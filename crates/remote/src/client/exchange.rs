@@ -1,0 +1,398 @@
+//! Requests and bounded answers over a connection.
+
+use super::connector::{ConnectError, Connection, HttpsConnector, RequestBody, STREAMS_PER_CONNECTION};
+use super::origin::{Origin, OriginError};
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use url::Url;
+
+/// A stream without progress for so long is cancelled.
+pub(crate) const STREAM_STALL: Duration = Duration::from_secs(60);
+
+/// Why a request brought no usable answer. Says nothing about whether the server acted on it, unless
+/// [`TransportError::Connect`].
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The URL is not one that we talk to.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// No connection; the request was not sent.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection failed while the request or the answer was under way.
+    #[error("{server}: the connection failed: {source}")]
+    Broken {
+        /// Server as named.
+        server: String,
+        /// The HTTP library's error.
+        #[source]
+        source: hyper::Error,
+    },
+    /// No answer, or no progress of one, in time.
+    #[error("{server}: no answer within {seconds} s")]
+    Timeout {
+        /// Server as named.
+        server: String,
+        /// The limit.
+        seconds: u64,
+    },
+    /// The answer is longer than anything that it may be.
+    #[error("{server}: the answer is longer than {limit} octets")]
+    TooLong {
+        /// Server as named.
+        server: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// A redirect where none is followed.
+    #[error("{server}: answers with a redirect ({status}), which is not followed")]
+    Redirect {
+        /// Server as named.
+        server: String,
+        /// The status.
+        status: StatusCode,
+    },
+    /// The request cannot be written as HTTP.
+    #[error("the request cannot be made: {0}")]
+    Request(#[source] http::Error),
+    /// The answer is not what it should be.
+    #[error("{server}: {what}")]
+    Unexpected {
+        /// Server as named.
+        server: String,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, within the limit asked for.
+    pub body: Bytes,
+}
+
+/// A request to be made: everything but the connection.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Call {
+    pub(crate) fn get(url: Url) -> Self {
+        Self {
+            method: Method::GET,
+            url,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    pub(crate) fn post(url: Url, media_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        Self {
+            method: Method::POST,
+            url,
+            headers,
+            body: body.into(),
+        }
+    }
+
+    /// The request for one connection: HTTP/2 names the whole URL, HTTP/1.1 path and Host (RFC 9112 §3.2.1).
+    fn request(&self, origin: &Origin, http2: bool) -> Result<Request<RequestBody>, TransportError> {
+        let path = &self.url[url::Position::BeforePath..url::Position::AfterQuery];
+        let uri = if http2 {
+            format!("{origin}{path}")
+        } else {
+            path.to_owned()
+        };
+        let mut request = Request::builder()
+            .method(self.method.clone())
+            .uri(uri)
+            .body(Full::new(self.body.clone()))
+            .map_err(TransportError::Request)?;
+        *request.headers_mut() = self.headers.clone();
+        if !http2 {
+            let host = origin.authority();
+            let host = host
+                .strip_suffix(if origin.tls { ":443" } else { ":80" })
+                .unwrap_or(&host);
+            let host = HeaderValue::from_str(host).map_err(|error| TransportError::Request(error.into()))?;
+            request.headers_mut().insert(header::HOST, host);
+        }
+        Ok(request)
+    }
+}
+
+/// Limits of one whole exchange.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// From sending the request to the last octet of the answer.
+    pub(crate) time: Duration,
+    /// Longest answer, octets.
+    pub(crate) octets: usize,
+}
+
+/// Makes one request over a connection of its own and reads the whole answer. Redirects are returned, not followed.
+pub(crate) async fn once(connector: &HttpsConnector, call: &Call, bounds: Bounds) -> Result<Answer, TransportError> {
+    let origin = Origin::of(&call.url)?;
+    let server = connector.describe(&origin);
+    let work = async {
+        let broken = |source| TransportError::Broken {
+            server: server.clone(),
+            source,
+        };
+        let response = match connector.connect(&origin, &Arc::default()).await? {
+            Connection::Http1(mut sender) => sender
+                .send_request(call.request(&origin, false)?)
+                .await
+                .map_err(broken)?,
+            Connection::Http2(mut sender) => sender
+                .send_request(call.request(&origin, true)?)
+                .await
+                .map_err(broken)?,
+        };
+        read_whole(&server, response, bounds.octets).await
+    };
+    timeout(bounds.time, work).await.map_err(|_| TransportError::Timeout {
+        server: server.clone(),
+        seconds: bounds.time.as_secs(),
+    })?
+}
+
+/// As [`once`], and a redirect is an error.
+pub(crate) async fn once_without_redirect(
+    connector: &HttpsConnector,
+    call: &Call,
+    bounds: Bounds,
+) -> Result<Answer, TransportError> {
+    let answer = once(connector, call, bounds).await?;
+    if answer.status.is_redirection() {
+        let server = Origin::of(&call.url).map(|origin| connector.describe(&origin))?;
+        return Err(TransportError::Redirect {
+            server,
+            status: answer.status,
+        });
+    }
+    Ok(answer)
+}
+
+async fn read_whole(server: &str, response: Response<Incoming>, limit: usize) -> Result<Answer, TransportError> {
+    let (parts, mut body) = response.into_parts();
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|source| TransportError::Broken {
+            server: server.to_owned(),
+            source,
+        })?;
+        if let Ok(data) = frame.into_data() {
+            if whole.len() + data.len() > limit {
+                return Err(TransportError::TooLong {
+                    server: server.to_owned(),
+                    limit,
+                });
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: whole.freeze(),
+    })
+}
+
+/// One kept HTTP/2 connection to one origin, opened when needed and again when it has broken.
+pub(crate) struct Lane {
+    connector: HttpsConnector,
+    origin: Origin,
+    sender: Mutex<Option<http2::SendRequest<RequestBody>>>,
+    streams: Arc<Semaphore>,
+    octets: Arc<AtomicU64>,
+}
+
+impl Lane {
+    /// A lane that adds the octets it receives to `octets`: all of the connection's, framing and TLS included.
+    pub(crate) fn counted(connector: HttpsConnector, origin: Origin, octets: Arc<AtomicU64>) -> Self {
+        let streams = Arc::new(Semaphore::new(STREAMS_PER_CONNECTION as usize));
+        Self {
+            connector,
+            origin,
+            sender: Mutex::new(None),
+            streams,
+            octets,
+        }
+    }
+
+    /// Lets go of the connection; the next request opens a new one. Streams that still run on the old one go on.
+    pub(crate) async fn renew(&self) {
+        *self.sender.lock().await = None;
+    }
+
+    /// The server for messages.
+    pub(crate) fn server(&self) -> String {
+        self.connector.describe(&self.origin)
+    }
+
+    async fn sender(&self) -> Result<http2::SendRequest<RequestBody>, TransportError> {
+        let mut kept = self.sender.lock().await;
+        if let Some(sender) = kept.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        let sender = self.connector.connect_http2(&self.origin, &self.octets).await?;
+        *kept = Some(sender.clone());
+        Ok(sender)
+    }
+
+    /// Sends `call` and waits for the answer's head. A request that a dying connection did not send at all is sent
+    /// once more on a new one.
+    async fn send(&self, call: &Call, time: Duration) -> Result<Response<Incoming>, TransportError> {
+        let work = async {
+            let broken = |source| TransportError::Broken {
+                server: self.server(),
+                source,
+            };
+            let mut sender = self.sender().await?;
+            match sender.try_send_request(call.request(&self.origin, true)?).await {
+                Ok(response) => Ok(response),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => self.sender().await?.send_request(unsent).await.map_err(broken),
+                    None => Err(broken(error.into_error())),
+                },
+            }
+        };
+        timeout(time, work).await.map_err(|_| TransportError::Timeout {
+            server: self.server(),
+            seconds: time.as_secs(),
+        })?
+    }
+
+    /// Sends `call` and reads the whole answer.
+    pub(crate) async fn whole(&self, call: &Call, bounds: Bounds) -> Result<Answer, TransportError> {
+        let work = async {
+            let response = self.send(call, bounds.time).await?;
+            self.refuse_redirect(response.status())?;
+            read_whole(&self.server(), response, bounds.octets).await
+        };
+        timeout(bounds.time, work).await.map_err(|_| TransportError::Timeout {
+            server: self.server(),
+            seconds: bounds.time.as_secs(),
+        })?
+    }
+
+    /// Sends `call`; a good answer's body is streamed, any other is read whole (at most 64 KiB).
+    pub(crate) async fn stream(&self, call: &Call) -> Result<Streamed, TransportError> {
+        let permit = timeout(STREAM_STALL, Arc::clone(&self.streams).acquire_owned())
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| TransportError::Timeout {
+                server: self.server(),
+                seconds: STREAM_STALL.as_secs(),
+            })?;
+        let response = self.send(call, STREAM_STALL).await?;
+        self.refuse_redirect(response.status())?;
+        if response.status().is_success() {
+            let (parts, body) = response.into_parts();
+            return Ok(Streamed::Body {
+                headers: parts.headers,
+                body: AnswerBody {
+                    server: self.server(),
+                    body,
+                    _permit: permit,
+                },
+            });
+        }
+        let refused = timeout(STREAM_STALL, read_whole(&self.server(), response, 64 * 1024))
+            .await
+            .map_err(|_| TransportError::Timeout {
+                server: self.server(),
+                seconds: STREAM_STALL.as_secs(),
+            })??;
+        Ok(Streamed::Refused(refused))
+    }
+
+    fn refuse_redirect(&self, status: StatusCode) -> Result<(), TransportError> {
+        if status.is_redirection() {
+            Err(TransportError::Redirect {
+                server: self.server(),
+                status,
+            })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The answer to a request for a stream.
+pub(crate) enum Streamed {
+    /// The stream begins.
+    Body {
+        /// The answer's headers.
+        headers: HeaderMap,
+        /// Its octets.
+        body: AnswerBody,
+    },
+    /// The server refused; the answer is whole.
+    Refused(Answer),
+}
+
+/// A streamed answer. Dropping it cancels the stream (RST_STREAM) and releases what the server holds for it.
+pub(crate) struct AnswerBody {
+    server: String,
+    body: Incoming,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AnswerBody {
+    /// The next octets; none at the end. At most one stream window is buffered ahead of the caller.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, TransportError> {
+        loop {
+            let frame = timeout(STREAM_STALL, self.body.frame())
+                .await
+                .map_err(|_| TransportError::Timeout {
+                    server: self.server.clone(),
+                    seconds: STREAM_STALL.as_secs(),
+                })?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(source)) => {
+                    return Err(TransportError::Broken {
+                        server: self.server.clone(),
+                        source,
+                    });
+                }
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// As a stream; it ends after the first error.
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Bytes, TransportError>> + Send {
+        futures_util::stream::try_unfold(self, |mut body| async move {
+            Ok(body.next().await?.map(|octets| (octets, body)))
+        })
+    }
+}

@@ -1,0 +1,411 @@
+//! The source's MRS proxy, asked by a mover: control verbs on one connection, streams on another.
+
+use super::connector::HttpsConnector;
+use super::exchange::{Answer, Bounds, Call, Lane, Streamed, TransportError};
+use super::origin::Origin;
+use super::partner::{TokenSource, transport_problem};
+use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures_util::StreamExt;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use rehome_domain::error_id::{ErrorId, Problem};
+use rehome_domain::id::{AttemptId, CorrelationId};
+use rehome_mailbox::{ErrorScope, Folder, FolderPath, Retry};
+use rehome_migrate::protocol::{
+    AbortAnswer, AttemptRequest, CommitAnswer, ErrorAnswer, FoldersAnswer, FoldersRequest, ItemsRequest, LeaseAnswer,
+    ListingRequest, OpenAnswer, PrepareAnswer, PrepareRequest, StatusAnswer, SweepAnswer,
+};
+use rehome_migrate::target::partner::{MailboxRef, PartnerError, SourceProxy, Traffic};
+use rehome_replicate::link::{LinkError, OctetStream, SourceLink};
+use rehome_wire::uid_set::UidSet;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Time for one control verb; Prepare tries the routing address meanwhile.
+const VERB_TIME: Duration = Duration::from_secs(120);
+/// Longest answer of a control verb, octets.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// Most folders that a source may list.
+const MAX_FOLDERS: usize = 100_000;
+/// Names the move in requests.
+const MOVE_HEADER: HeaderName = HeaderName::from_static("rehome-move-id");
+
+/// The proxy of one source tenant for one mover.
+pub(super) struct ProxyClient(Arc<Inner>);
+
+struct Inner {
+    endpoint: String,
+    tokens: TokenSource,
+    control: Lane,
+    streams: Lane,
+    octets: Arc<AtomicU64>,
+    requests: AtomicU64,
+}
+
+/// Why a verb was not answered as asked.
+struct Failure {
+    problem: Problem,
+    retry: Retry,
+    correlation: CorrelationId,
+}
+
+impl From<Failure> for PartnerError {
+    fn from(failure: Failure) -> Self {
+        Self {
+            problem: failure.problem,
+            retry: failure.retry,
+            correlation: Some(failure.correlation),
+        }
+    }
+}
+
+impl From<Failure> for LinkError {
+    fn from(failure: Failure) -> Self {
+        let (scope, retry) = link_reach(failure.problem.id, failure.retry);
+        Self {
+            id: failure.problem.id.as_str().to_owned(),
+            message: failure.problem.message,
+            scope,
+            retry,
+        }
+    }
+}
+
+/// How far a refusal reaches for the link. A folder that is not there is a folder's matter, and so is what can be
+/// asked again at once (another UIDVALIDITY); everything else concerns the whole mailbox.
+fn link_reach(id: ErrorId, retry: Retry) -> (ErrorScope, Retry) {
+    match (id, retry) {
+        (ErrorId::ManagementObjectNotFound, _) => (ErrorScope::Folder, Retry::Never),
+        (_, Retry::Now) => (ErrorScope::Folder, Retry::Now),
+        (_, Retry::After(_) | Retry::Never) => (ErrorScope::Mailbox, retry),
+    }
+}
+
+impl ProxyClient {
+    pub(super) fn new(connector: &HttpsConnector, origin: &Origin, endpoint: String, tokens: TokenSource) -> Self {
+        let octets = Arc::new(AtomicU64::new(0));
+        let lane = || Lane::counted(connector.clone(), origin.clone(), Arc::clone(&octets));
+        Self(Arc::new(Inner {
+            endpoint,
+            tokens,
+            control: lane(),
+            streams: lane(),
+            octets: Arc::clone(&octets),
+            requests: AtomicU64::new(0),
+        }))
+    }
+}
+
+impl Inner {
+    /// A request for a verb with a token and a fresh proof.
+    async fn call<T: Serialize + Sync>(
+        &self,
+        mailbox: MailboxRef,
+        verb: &str,
+        body: &T,
+    ) -> Result<(Call, SecretString), Failure> {
+        let failed = |id: ErrorId, message: String| Failure {
+            problem: Problem::new(id, message, ""),
+            retry: Retry::Never,
+            correlation: mailbox.correlation,
+        };
+        let token = self.tokens.token(mailbox.correlation).await.map_err(|error| Failure {
+            problem: error.problem,
+            retry: error.retry,
+            correlation: mailbox.correlation,
+        })?;
+        let text = format!("{}/mailboxes/{}/{verb}", self.endpoint, mailbox.exchange_guid);
+        let url = url::Url::parse(&text).map_err(|error| failed(ErrorId::Unexpected, format!("{text}: {error}")))?;
+        let proof = self
+            .tokens
+            .proof("POST", url.as_str(), Some(&token))
+            .map_err(|error| failed(ErrorId::Unexpected, error.to_string()))?;
+        let body = serde_json::to_vec(body).map_err(|error| failed(ErrorId::Unexpected, error.to_string()))?;
+        let mut call = Call::post(url, "application/json", body);
+        call.correlate(mailbox.correlation);
+        let secret = [
+            (header::AUTHORIZATION, format!("DPoP {}", token.expose_secret())),
+            (HeaderName::from_static("dpop"), proof),
+        ];
+        for (name, value) in secret {
+            let mut value = HeaderValue::from_str(&value).map_err(|_| {
+                failed(
+                    ErrorId::Unexpected,
+                    "the token cannot be written as a header".to_owned(),
+                )
+            })?;
+            value.set_sensitive(true);
+            call.headers.insert(name, value);
+        }
+        if let Ok(value) = HeaderValue::from_str(&mailbox.move_id.to_string()) {
+            call.headers.insert(MOVE_HEADER, value);
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Ok((call, token))
+    }
+
+    fn transport(&self, error: &TransportError, mailbox: MailboxRef) -> Failure {
+        let (problem, retry) = transport_problem(ErrorId::CommunicationErrorTransient, error);
+        Failure {
+            problem,
+            retry,
+            correlation: mailbox.correlation,
+        }
+    }
+
+    /// Asks a control verb. An access token that the source no longer takes is renewed once.
+    async fn verb<T, A>(&self, mailbox: MailboxRef, verb: &str, body: &T) -> Result<A, Failure>
+    where
+        T: Serialize + Sync,
+        A: DeserializeOwned,
+    {
+        let mut renewed = false;
+        loop {
+            let (call, token) = self.call(mailbox, verb, body).await?;
+            let bounds = Bounds {
+                time: VERB_TIME,
+                octets: MAX_ANSWER,
+            };
+            let answer = self
+                .control
+                .whole(&call, bounds)
+                .await
+                .map_err(|error| self.transport(&error, mailbox))?;
+            if answer.status == StatusCode::UNAUTHORIZED && !renewed {
+                renewed = true;
+                self.tokens.forget(&token).await;
+                continue;
+            }
+            if !answer.status.is_success() {
+                return Err(refusal(&self.control.server(), &answer, mailbox.correlation));
+            }
+            return serde_json::from_slice(&answer.body).map_err(|error| {
+                let what = format!("the answer to '{verb}' is malformed: {error}");
+                self.transport(
+                    &TransportError::Unexpected {
+                        server: self.control.server(),
+                        what,
+                    },
+                    mailbox,
+                )
+            });
+        }
+    }
+
+    /// Asks for a stream. What goes wrong later ends the stream with an error of retry *now*: the pass goes on from
+    /// what is complete.
+    async fn stream<T: Serialize + Sync>(
+        &self,
+        mailbox: MailboxRef,
+        verb: &str,
+        body: &T,
+    ) -> Result<OctetStream, Failure> {
+        let mut renewed = false;
+        loop {
+            let (call, token) = self.call(mailbox, verb, body).await?;
+            let answer = match self
+                .streams
+                .stream(&call)
+                .await
+                .map_err(|error| self.transport(&error, mailbox))?
+            {
+                Streamed::Body { headers, body } => {
+                    let media = headers
+                        .get(header::CONTENT_TYPE)
+                        .and_then(|value| value.to_str().ok())
+                        .unwrap_or_default();
+                    if media != rehome_wire::frames::MEDIA_TYPE {
+                        let what = format!("the answer to '{verb}' has type '{}'", media.escape_debug());
+                        let server = self.streams.server();
+                        return Err(self.transport(&TransportError::Unexpected { server, what }, mailbox));
+                    }
+                    return Ok(body
+                        .into_stream()
+                        .map(|piece| piece.map_err(|error| broken_stream(&error)))
+                        .boxed());
+                }
+                Streamed::Refused(answer) => answer,
+            };
+            if answer.status == StatusCode::UNAUTHORIZED && !renewed {
+                renewed = true;
+                self.tokens.forget(&token).await;
+                continue;
+            }
+            return Err(refusal(&self.streams.server(), &answer, mailbox.correlation));
+        }
+    }
+}
+
+fn broken_stream(error: &TransportError) -> LinkError {
+    LinkError {
+        id: ErrorId::CommunicationErrorTransient.as_str().to_owned(),
+        message: super::chain(error),
+        scope: ErrorScope::Mailbox,
+        retry: Retry::Now,
+    }
+}
+
+/// What a refusal says. Its text comes from outside: bounded, without control characters.
+fn refusal(server: &str, answer: &Answer, sent: CorrelationId) -> Failure {
+    let Ok(ErrorAnswer { error }) = serde_json::from_slice(&answer.body) else {
+        let message = format!(
+            "{server} answered with status {} and something that is no answer of its MRS proxy.",
+            answer.status.as_u16()
+        );
+        let retry = if answer.status.is_client_error() {
+            Retry::Never
+        } else {
+            Retry::After(30)
+        };
+        let problem = Problem::new(ErrorId::MigrationServerConnectionFailed, message, "");
+        return Failure {
+            problem,
+            retry,
+            correlation: sent,
+        };
+    };
+    let plain = |text: &str| text.chars().filter(|c| !c.is_control()).take(1_000).collect::<String>();
+    let correlation = error.correlation_id.parse().unwrap_or(sent);
+    let (id, message) = match error.id.parse::<ErrorId>() {
+        Ok(id) => (id, plain(&error.message)),
+        Err(_) => (
+            ErrorId::Unexpected,
+            format!("{}: {}", plain(&error.id), plain(&error.message)),
+        ),
+    };
+    let retry = match error.retry_after {
+        Some(0) => Retry::Now,
+        Some(seconds) => Retry::After(seconds.min(24 * 3600)),
+        None if answer.status.is_server_error() => Retry::After(30),
+        None => Retry::Never,
+    };
+    let advice = format!(
+        "The source's administrator finds the exact reason with Test-OutboundMigration, or in the source's log under correlation id {correlation}."
+    );
+    Failure {
+        problem: Problem::new(id, message, advice),
+        retry,
+        correlation,
+    }
+}
+
+fn attempt_body(attempt: AttemptId) -> AttemptRequest {
+    AttemptRequest {
+        attempt: attempt.to_string(),
+    }
+}
+
+#[async_trait]
+impl SourceProxy for ProxyClient {
+    async fn open(&self, mailbox: MailboxRef) -> Result<OpenAnswer, PartnerError> {
+        Ok(self.0.verb(mailbox, "open", &serde_json::json!({})).await?)
+    }
+
+    fn link(&self, mailbox: MailboxRef) -> Arc<dyn SourceLink> {
+        Arc::new(Link {
+            proxy: Arc::clone(&self.0),
+            mailbox,
+            attempt: None,
+        })
+    }
+
+    fn sweep_link(&self, mailbox: MailboxRef, attempt: AttemptId) -> Arc<dyn SourceLink> {
+        Arc::new(Link {
+            proxy: Arc::clone(&self.0),
+            mailbox,
+            attempt: Some(attempt),
+        })
+    }
+
+    async fn lock(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<LeaseAnswer, PartnerError> {
+        Ok(self.0.verb(mailbox, "lock", &attempt_body(attempt)).await?)
+    }
+
+    async fn renew(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<LeaseAnswer, PartnerError> {
+        Ok(self.0.verb(mailbox, "renew", &attempt_body(attempt)).await?)
+    }
+
+    async fn prepare(&self, mailbox: MailboxRef, request: &PrepareRequest) -> Result<PrepareAnswer, PartnerError> {
+        Ok(self.0.verb(mailbox, "prepare", request).await?)
+    }
+
+    async fn commit(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<CommitAnswer, PartnerError> {
+        Ok(self.0.verb(mailbox, "commit", &attempt_body(attempt)).await?)
+    }
+
+    async fn abort(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<AbortAnswer, PartnerError> {
+        Ok(self.0.verb(mailbox, "abort", &attempt_body(attempt)).await?)
+    }
+
+    async fn status(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<StatusAnswer, PartnerError> {
+        Ok(self.0.verb(mailbox, "status", &attempt_body(attempt)).await?)
+    }
+
+    async fn sweep(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<SweepAnswer, PartnerError> {
+        Ok(self.0.verb(mailbox, "sweep", &attempt_body(attempt)).await?)
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic {
+            octets_received: self.0.octets.load(Ordering::Relaxed),
+            requests: self.0.requests.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What the importer pulls through: the same proxy, one mailbox.
+struct Link {
+    proxy: Arc<Inner>,
+    mailbox: MailboxRef,
+    attempt: Option<AttemptId>,
+}
+
+#[async_trait]
+impl SourceLink for Link {
+    async fn folders(&self) -> Result<Vec<Folder>, LinkError> {
+        let mut folders: Vec<Folder> = Vec::new();
+        loop {
+            let request = FoldersRequest { after: folders.len() };
+            let page: FoldersAnswer = self.proxy.verb(self.mailbox, "folders", &request).await?;
+            let more = page.more && !page.folders.is_empty();
+            folders.extend(page.folders.into_iter().map(Folder::from));
+            if folders.len() > MAX_FOLDERS {
+                return Err(LinkError {
+                    id: ErrorId::Unexpected.as_str().to_owned(),
+                    message: format!("the source lists more than {MAX_FOLDERS} folders"),
+                    scope: ErrorScope::Mailbox,
+                    retry: Retry::Never,
+                });
+            }
+            if !more {
+                return Ok(folders);
+            }
+        }
+    }
+
+    async fn listing(&self, folder: &FolderPath, token: Option<&[u8]>, fresh: bool) -> Result<OctetStream, LinkError> {
+        if fresh {
+            self.proxy.streams.renew().await;
+        }
+        let request = ListingRequest {
+            folder: folder.0.clone(),
+            token: token.map(|token| STANDARD.encode(token)),
+            attempt: self.attempt.map(|attempt| attempt.to_string()),
+        };
+        Ok(self.proxy.stream(self.mailbox, "listing", &request).await?)
+    }
+
+    async fn items(&self, folder: &FolderPath, uid_validity: u32, uids: &UidSet) -> Result<OctetStream, LinkError> {
+        let request = ItemsRequest {
+            folder: folder.0.clone(),
+            uid_validity,
+            uids: uids.ranges().to_vec(),
+            attempt: self.attempt.map(|attempt| attempt.to_string()),
+        };
+        Ok(self.proxy.stream(self.mailbox, "items", &request).await?)
+    }
+}

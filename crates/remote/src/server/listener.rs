@@ -1,0 +1,218 @@
+//! The listener: accepts, starts TLS, serves HTTP/2 and HTTP/1.1, stops cleanly; everything with a limit.
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// What one listener takes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; more wait in the system's queue.
+    pub connections: usize,
+    /// Time for the TLS handshake, and for the headers of a request.
+    pub handshake: Duration,
+    /// Time for running requests after a stop was asked for.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    /// 512 connections, 10 s, 10 s.
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            handshake: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why no listener came about.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be used.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Plain HTTP on an address that others reach.
+    #[error(
+        "{address} can be reached from other machines: without a certificate only a loopback address may be listened on"
+    )]
+    NotLoopback {
+        /// The address.
+        address: SocketAddr,
+    },
+}
+
+/// A bound listener, not serving yet.
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+}
+
+impl Listener {
+    /// Binds `address`; with TLS settings HTTPS is served, without them plain HTTP, on loopback only.
+    ///
+    /// # Errors
+    /// When the address cannot be bound, or has no TLS and is not loopback.
+    pub async fn bind(
+        address: SocketAddr,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        limits: Limits,
+    ) -> Result<Self, ListenError> {
+        if tls.is_none() && !address.ip().is_loopback() {
+            return Err(ListenError::NotLoopback { address });
+        }
+        let bind = |source| ListenError::Bind { address, source };
+        let socket = TcpListener::bind(address).await.map_err(bind)?;
+        let address = socket.local_addr().map_err(bind)?;
+        Ok(Self {
+            socket,
+            address,
+            tls: tls.map(TlsAcceptor::from),
+            limits,
+        })
+    }
+
+    /// The address bound, with the port that the system chose where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves `router` until `shutdown`; then takes no more connections, lets running requests end for
+    /// [`Limits::drain`], and returns.
+    pub async fn serve(self, router: Router, shutdown: CancellationToken) {
+        let graceful = GracefulShutdown::new();
+        let slots = Arc::new(Semaphore::new(self.limits.connections));
+        let cut = CancellationToken::new();
+        loop {
+            let next = async {
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                (slot, self.socket.accept().await)
+            };
+            let (slot, accepted) = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                next = next => next,
+            };
+            let Ok(slot) = slot else { break };
+            let (socket, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely; connections that end give some back.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let one = OneConnection {
+                peer,
+                tls: self.tls.clone(),
+                limits: self.limits,
+                router: router.clone(),
+                watcher: graceful.watcher(),
+                _slot: slot,
+            };
+            let cut = cut.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = one.serve(socket) => {}
+                    () = cut.cancelled() => {}
+                }
+            });
+        }
+        drop(self.socket);
+        if timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
+            tracing::info!("requests still running at the end of the time for stopping are cut");
+        }
+        cut.cancel();
+    }
+}
+
+struct OneConnection {
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+    router: Router,
+    watcher: Watcher,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl OneConnection {
+    async fn serve(self, socket: TcpStream) {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY cannot be set");
+        }
+        match self.tls.clone() {
+            None => self.serve_http(socket, false).await,
+            Some(tls) => match timeout(self.limits.handshake, tls.accept(socket)).await {
+                Ok(Ok(stream)) => {
+                    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    self.serve_http(stream, http2).await;
+                }
+                Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "TLS handshake failed"),
+                Err(_) => tracing::debug!(peer = %self.peer, "TLS handshake took too long"),
+            },
+        }
+    }
+
+    async fn serve_http(self, socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, http2: bool) {
+        // What ALPN agreed on; guessing from the first octets would wait for them without a limit.
+        let builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = if http2 {
+            builder.http2_only()
+        } else {
+            builder.http1_only()
+        };
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.handshake)
+            .max_headers(64)
+            .max_buf_size(64 * 1024);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            // Requests are small and read under their own limits; the windows of moving.md belong to the answers
+            // and are the client's to grant.
+            .initial_stream_window_size(1024 * 1024)
+            .initial_connection_window_size(4 * 1024 * 1024)
+            .max_concurrent_streams(64)
+            .max_header_list_size(32 * 1024)
+            .max_send_buf_size(512 * 1024)
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let peer = ConnectInfo(self.peer);
+        let service = self.router.map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            request
+        });
+        let service = TowerToHyperService::new(service);
+        let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
+        if let Err(error) = self.watcher.watch(connection).await {
+            tracing::debug!(peer = %self.peer, %error, "a connection ended");
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Reads the source's listings and compares them with the ledger as they arrive.
+
+use super::Work;
+use crate::{
+    compare::{FolderPlan, compare_changes, compare_whole},
+    error::PassError,
+    ledger::CHUNK_SHIFT,
+    link::OctetStream,
+    report::ReportKind,
+};
+use futures_util::StreamExt;
+use rehome_mailbox::{Folder, FolderPath};
+use rehome_wire::{
+    frames::{Frame, FrameDecoder, ListedItem, ListingCheck, ListingEvent, ListingHead, ListingKind},
+    uid_set::UidSet,
+};
+use std::{collections::BTreeSet, time::Duration};
+
+/// A stream of the source without progress for this long is given up.
+const STALLED: Duration = Duration::from_secs(60);
+/// Longest name in a path, and most names, that are believed.
+const MAX_NAME: usize = 1_024;
+const MAX_DEPTH: usize = 200;
+/// Most folders of one mailbox.
+const MAX_FOLDERS: usize = 200_000;
+
+/// What a folder's listing says against the ledger.
+pub(super) struct Listed {
+    pub(super) head: ListingHead,
+    /// Removals may be concluded from it.
+    pub(super) conclusive: bool,
+    pub(super) plan: FolderPlan,
+    /// Reported items that are not at the source any more.
+    pub(super) unreported: Vec<u32>,
+    /// Items at the source, as far as listed.
+    pub(super) listed: u64,
+}
+
+/// Frames of a stream of the source, checked for shape and progress.
+pub(super) struct FrameReader {
+    stream: OctetStream,
+    decoder: FrameDecoder,
+    malformed: bool,
+}
+
+impl FrameReader {
+    pub(super) fn new(stream: OctetStream) -> Self {
+        Self { stream, decoder: FrameDecoder::new(), malformed: false }
+    }
+
+    /// Whether the last error was in the frames themselves, not in their transport.
+    pub(super) fn malformed(&self) -> bool {
+        self.malformed
+    }
+
+    /// The next frame; none at the end of the stream.
+    pub(super) async fn next(&mut self) -> Result<Option<Frame>, PassError> {
+        loop {
+            match self.decoder.next() {
+                Ok(Some(frame)) => return Ok(Some(frame)),
+                Ok(None) => {}
+                Err(error) => {
+                    self.malformed = true;
+                    return Err(protocol(&error));
+                }
+            }
+            let piece = tokio::time::timeout(STALLED, self.stream.next()).await;
+            match piece.map_err(|_| protocol(&"the source's stream made no progress for 60 seconds"))? {
+                Some(octets) => self.decoder.push(&octets.map_err(PassError::Source)?),
+                None if self.decoder.buffered() > 0 => return Err(protocol(&"the source's stream stopped inside a frame")),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+pub(super) fn protocol(error: &dyn std::fmt::Display) -> PassError {
+    PassError::Protocol { message: error.to_string() }
+}
+
+/// One listing as events.
+struct ListingReader {
+    frames: FrameReader,
+    check: ListingCheck,
+    folder: FolderPath,
+}
+
+impl ListingReader {
+    async fn next(&mut self) -> Result<ListingEvent, PassError> {
+        let in_folder = |error: &dyn std::fmt::Display| protocol(&format!("listing folder {}: {error}", self.folder));
+        match self.frames.next().await? {
+            Some(frame) => self.check.accept(frame).map_err(|error| in_folder(&error)),
+            None => Err(in_folder(&"the listing stopped without an end frame")),
+        }
+    }
+
+    async fn head(&mut self, uid_validity: u32) -> Result<ListingHead, PassError> {
+        match self.next().await? {
+            ListingEvent::Head(head) if head.validity == uid_validity => Ok(head),
+            ListingEvent::Head(head) => Err(protocol(&format!(
+                "folder {} changed its UIDVALIDITY from {uid_validity} to {} while it was listed",
+                self.folder, head.validity
+            ))),
+            ListingEvent::Item(_) | ListingEvent::Vanished(_) | ListingEvent::End { .. } => {
+                Err(protocol(&format!("listing folder {}: it does not begin with its head", self.folder)))
+            }
+        }
+    }
+}
+
+impl Work<'_> {
+    /// The source's folders, bounded and with their inbox.
+    pub(super) async fn source_folders(&self) -> Result<Vec<Folder>, PassError> {
+        self.guard()?;
+        let folders = self.source.folders().await.map_err(PassError::Source)?;
+        if folders.len() > MAX_FOLDERS {
+            return Err(protocol(&format!("the source has {} folders, {MAX_FOLDERS} are the most", folders.len())));
+        }
+        let mut paths = BTreeSet::new();
+        for folder in &folders {
+            let FolderPath(names) = &folder.path;
+            let fits = (1..=MAX_DEPTH).contains(&names.len()) && names.iter().all(|name| name.len() <= MAX_NAME);
+            if !fits || !paths.insert(&folder.path) {
+                return Err(protocol(&"the source lists a folder twice, or with a path that is empty or too long"));
+            }
+        }
+        if !folders.iter().any(|folder| folder.path.is_inbox() && folder.selectable) {
+            // Every mailbox has one (RFC 9051 §5.1): its storage is not there.
+            return Err(PassError::SourceContentsShrank { message: "the source lists no inbox".to_owned() });
+        }
+        Ok(folders)
+    }
+
+    async fn open_listing(
+        &self,
+        folder: &FolderPath,
+        token: Option<&[u8]>,
+        fresh: bool,
+    ) -> Result<ListingReader, PassError> {
+        self.guard()?;
+        let stream = self.source.listing(folder, token, fresh).await.map_err(PassError::Source)?;
+        Ok(ListingReader { frames: FrameReader::new(stream), check: ListingCheck::new(), folder: folder.clone() })
+    }
+
+    /// Lists a folder and compares it with the records of `number`; none of them is in the ledger for a new folder.
+    pub(super) async fn list_and_compare(
+        &self,
+        folder: &FolderPath,
+        uid_validity: u32,
+        number: Option<u32>,
+        token: Option<&[u8]>,
+        fresh: bool,
+    ) -> Result<Listed, PassError> {
+        let mut reader = self.open_listing(folder, token, fresh).await?;
+        let head = reader.head(uid_validity).await?;
+        match head.kind {
+            ListingKind::Full => self.compare_full(reader, head, number).await,
+            ListingKind::Changes => self.compare_delta(reader, head, number).await,
+        }
+    }
+
+    async fn compare_full(
+        &self,
+        mut reader: ListingReader,
+        head: ListingHead,
+        number: Option<u32>,
+    ) -> Result<Listed, PassError> {
+        let mut held_chunks = BTreeSet::new();
+        let mut report_chunks = BTreeSet::new();
+        if let Some(number) = number {
+            held_chunks.extend(self.ledger.record_chunks(number).await?);
+            report_chunks.extend(self.ledger.report_chunks(number).await?);
+        }
+        let mut listed = Listed { head, conclusive: false, plan: FolderPlan::default(), unreported: vec![], listed: 0 };
+        let mut pending: Vec<ListedItem> = Vec::new();
+        loop {
+            let event = reader.next().await?;
+            let border = match &event {
+                ListingEvent::Item(item) => item.uid >> CHUNK_SHIFT,
+                ListingEvent::End { .. } => u32::MAX,
+                ListingEvent::Head(_) | ListingEvent::Vanished(_) => return Err(protocol(&"a frame out of place")),
+            };
+            let pending_chunk = pending.first().map(|item| item.uid >> CHUNK_SHIFT);
+            if pending_chunk.is_some_and(|chunk| chunk < border) || border == u32::MAX {
+                // Chunks of records before, with and (at the end) behind the pending items.
+                let mut chunks: BTreeSet<u32> = held_chunks.range(..border).copied().collect();
+                chunks.extend(report_chunks.range(..border).copied());
+                chunks.extend(pending_chunk);
+                for chunk in chunks {
+                    held_chunks.remove(&chunk);
+                    let reported = report_chunks.remove(&chunk);
+                    let items = if pending_chunk == Some(chunk) { &pending[..] } else { &[] };
+                    self.compare_chunk(number, chunk, items, reported, &mut listed).await?;
+                }
+                pending.clear();
+            }
+            match event {
+                ListingEvent::Item(item) => pending.push(item),
+                ListingEvent::End { whole, items, .. } => {
+                    listed.conclusive = whole;
+                    listed.listed = items;
+                    return Ok(listed);
+                }
+                ListingEvent::Head(_) | ListingEvent::Vanished(_) => {}
+            }
+        }
+    }
+
+    async fn compare_chunk(
+        &self,
+        number: Option<u32>,
+        chunk: u32,
+        items: &[ListedItem],
+        reported: bool,
+        listed: &mut Listed,
+    ) -> Result<(), PassError> {
+        let records = match number {
+            Some(number) => self.ledger.records(number, chunk).await?,
+            None => Vec::new(),
+        };
+        compare_whole(items, &records, &mut listed.plan);
+        if let (Some(number), true) = (number, reported) {
+            let gone = self.ledger.report(number, chunk).await?.into_iter().map(|item| item.uid);
+            let gone = gone.filter(|uid| items.binary_search_by_key(uid, |item| item.uid).is_err());
+            listed.unreported.extend(gone);
+        }
+        Ok(())
+    }
+
+    async fn compare_delta(
+        &self,
+        mut reader: ListingReader,
+        head: ListingHead,
+        number: Option<u32>,
+    ) -> Result<Listed, PassError> {
+        let mut changed: Vec<ListedItem> = Vec::new();
+        let mut vanished: Vec<UidSet> = Vec::new();
+        loop {
+            match reader.next().await? {
+                ListingEvent::Item(item) => changed.push(item),
+                ListingEvent::Vanished(uids) => vanished.push(uids),
+                ListingEvent::End { .. } => break,
+                ListingEvent::Head(_) => return Err(protocol(&"a frame out of place")),
+            }
+        }
+        let gone = |uid: u32| vanished.iter().any(|uids| uids.contains(uid));
+        let mut listed = Listed { head, conclusive: true, plan: FolderPlan::default(), unreported: vec![], listed: 0 };
+        let mut chunks: BTreeSet<u32> = changed.iter().map(|item| item.uid >> CHUNK_SHIFT).collect();
+        if let Some(number) = number {
+            chunks.extend(self.ledger.record_chunks(number).await?);
+        }
+        for chunk in chunks {
+            let records = match number {
+                Some(number) => self.ledger.records(number, chunk).await?,
+                None => Vec::new(),
+            };
+            let here = UidSet::from_ascending(records.iter().map(|record| record.uid).filter(|uid| gone(*uid)));
+            let from = changed.partition_point(|item| item.uid >> CHUNK_SHIFT < chunk);
+            let to = changed.partition_point(|item| item.uid >> CHUNK_SHIFT <= chunk);
+            compare_changes(&changed[from..to], &here, &records, &mut listed.plan);
+        }
+        let plan = &listed.plan;
+        let count = (plan.known + plan.additions.len() as u64).saturating_sub(plan.removals.len() as u64);
+        // Changes that do not lead to the source's own count are not believed: the caller lists anew.
+        listed.conclusive = count == u64::from(listed.head.exists);
+        listed.listed = count;
+        Ok(listed)
+    }
+
+    /// The uids of a whole listing; none where it is not whole.
+    pub(super) async fn list_uids(
+        &self,
+        folder: &FolderPath,
+        uid_validity: u32,
+        fresh: bool,
+    ) -> Result<Option<UidSet>, PassError> {
+        let mut reader = self.open_listing(folder, None, fresh).await?;
+        reader.head(uid_validity).await?;
+        let mut uids = UidSet::new();
+        loop {
+            match reader.next().await? {
+                ListingEvent::Item(item) => {
+                    uids.insert(item.uid);
+                }
+                ListingEvent::End { whole, .. } => return Ok(whole.then_some(uids)),
+                ListingEvent::Head(_) | ListingEvent::Vanished(_) => return Err(protocol(&"a frame out of place")),
+            }
+        }
+    }
+
+    /// Whether items of a folder stand in the report as skipped.
+    pub(super) async fn has_skipped(&self, number: u32) -> Result<bool, PassError> {
+        for chunk in self.ledger.report_chunks(number).await? {
+            if self.ledger.report(number, chunk).await?.iter().any(|item| item.kind == ReportKind::Skipped) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,417 @@
+//! Pulls items from the source: an item is handed on only when its octets are complete and hashed.
+
+use super::{
+    Work,
+    apply::FolderWork,
+    listing::{FrameReader, protocol},
+};
+use crate::{
+    compare::Addition,
+    error::PassError,
+    ledger::{ReadBack, Record},
+    report::{self, ReportItem, ReportKind, Side},
+};
+use bytes::Bytes;
+use rehome_mailbox::{Body, ErrorScope, MailboxError, Retry};
+use rehome_wire::{
+    frames::{BodyEvent, BodyStreamCheck, FailureClass, ItemFailure, ItemHeader, MAX_BODY_REQUEST_ITEMS},
+    uid_set::UidSet,
+};
+use std::path::PathBuf;
+use tokio::io::AsyncWriteExt;
+
+/// Octets, by the source's hints, that one request asks for; one larger item alone is allowed.
+const REQUEST_OCTETS: u64 = 32 * 1024 * 1024;
+/// What an item without a hint is taken for.
+const UNKNOWN_LENGTH: u64 = 64 * 1024;
+/// Larger items go through the spool folder.
+const MEMORY_ITEM: usize = 1024 * 1024;
+/// No larger item is taken at all.
+const MAX_ITEM: u64 = 4 * 1024 * 1024 * 1024;
+/// Octets of an item in which its subject is looked for.
+const SUBJECT_WITHIN: usize = 64 * 1024;
+/// Years 0 to 9999: what every platform can write as a date.
+const RECEIVED: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
+
+/// A file in the spool folder; removed with this value.
+pub(super) struct SpoolFile(PathBuf);
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(%error, "a spool file could not be removed");
+        }
+    }
+}
+
+/// An item, complete and hashed.
+pub(super) struct Ready {
+    pub(super) record: Record,
+    pub(super) body: Body,
+    pub(super) subject: Option<String>,
+    /// Octets in memory.
+    memory: usize,
+    /// Keeps the spool file for as long as the item is at work.
+    _spool: Option<SpoolFile>,
+}
+
+/// An item on its way.
+struct Incoming {
+    header: ItemHeader,
+    memory: Vec<u8>,
+    spool: Option<(tokio::fs::File, SpoolFile)>,
+    length: u64,
+    subject: Option<String>,
+    /// Why it will not be used.
+    refused: Option<String>,
+}
+
+/// How a request ended.
+#[derive(Default)]
+struct Pulled {
+    gone: Vec<u32>,
+    /// Items whose octets did not match length or digest.
+    spoilt: Vec<(u32, String)>,
+    broken: Option<Broken>,
+}
+
+/// A stream that stopped in the middle.
+struct Broken {
+    /// The item at which it did, if it was in one.
+    at: Option<u32>,
+    /// Uids without an answer, `at` not among them.
+    unanswered: Vec<u32>,
+    error: PassError,
+}
+
+impl Work<'_> {
+    /// Fetches and applies additions; returns the uids that the source called gone.
+    pub(super) async fn pull_all(
+        &mut self,
+        folder: &mut FolderWork,
+        additions: &[Addition],
+    ) -> Result<Vec<u32>, PassError> {
+        let mut gone = Vec::new();
+        let mut rest = additions;
+        while !rest.is_empty() {
+            let (request, later) = rest.split_at(request_length(rest));
+            rest = later;
+            let uids = self.without_too_large(folder, request).await?;
+            gone.extend(self.pull_request(folder, uids).await?);
+        }
+        Ok(gone)
+    }
+
+    /// Leaves out what the target takes by no means, by the source's hint.
+    async fn without_too_large(&self, folder: &FolderWork, request: &[Addition]) -> Result<Vec<u32>, PassError> {
+        let limit = self.capabilities.max_item_length.unwrap_or(MAX_ITEM).min(MAX_ITEM);
+        let mut reports = Vec::new();
+        let mut uids = Vec::new();
+        for Addition { uid, length_hint } in request {
+            match length_hint {
+                Some(length) if *length > limit => {
+                    let reason = too_large(limit);
+                    let item = self.report_item(folder.number, *uid, ReportKind::Skipped, reason)?;
+                    reports.push(ReportItem { size: Some(*length), ..item });
+                }
+                Some(_) | None => uids.push(*uid),
+            }
+        }
+        self.report_now(folder.number, reports).await?;
+        Ok(uids)
+    }
+
+    /// One request, with what it takes to get an answer for every uid; returns those called gone.
+    async fn pull_request(&mut self, folder: &mut FolderWork, uids: Vec<u32>) -> Result<Vec<u32>, PassError> {
+        let mut gone = Vec::new();
+        let mut spoilt_once = UidSet::new();
+        let mut broken_at: Option<u32> = None;
+        let mut requests = vec![uids];
+        while let Some(uids) = requests.pop() {
+            if uids.is_empty() {
+                continue;
+            }
+            let pulled = self.pull_stream(folder, &uids).await?;
+            gone.extend(pulled.gone);
+            let mut again = Vec::new();
+            for (uid, message) in pulled.spoilt {
+                if !spoilt_once.insert(uid) {
+                    return Err(PassError::ItemDigestMismatch { message });
+                }
+                tracing::warn!(%message, "an item was not used; asking for it once more");
+                again.push(uid);
+            }
+            requests.push(again);
+            let Some(Broken { at, unanswered, error }) = pulled.broken else { continue };
+            // The connection may have been cut, or the item cannot be read: asked for alone, it tells.
+            match at {
+                None => return Err(error),
+                Some(uid) if broken_at == Some(uid) && uids.len() == 1 => {
+                    let reason = format!("the source broke off in the middle of the item, twice: {error}");
+                    let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
+                    self.report_now(folder.number, vec![ReportItem { side: Side::Source, ..item }]).await?;
+                }
+                Some(uid) => {
+                    tracing::warn!(%error, uid, "the source's stream broke off; asking for the item alone");
+                    broken_at = Some(uid);
+                    requests.push(unanswered);
+                    requests.push(vec![uid]);
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    /// One stream of bodies: whatever arrives whole is applied.
+    async fn pull_stream(&mut self, folder: &mut FolderWork, uids: &[u32]) -> Result<Pulled, PassError> {
+        self.guard()?;
+        let asked = UidSet::from_ascending(uids.iter().copied());
+        let stream = self.source.items(&folder.source_path, folder.source_validity, &asked).await;
+        let mut frames = FrameReader::new(stream.map_err(PassError::Source)?);
+        let mut check = BodyStreamCheck::new(asked.clone());
+        let mut answered = UidSet::new();
+        let mut pulled = Pulled::default();
+        let mut batch = Batch::default();
+        let mut current: Option<Incoming> = None;
+        loop {
+            let event = match frames.next().await {
+                Ok(Some(frame)) => match check.accept(frame) {
+                    Ok(event) => event,
+                    Err(error) => match error.spoilt_item() {
+                        Some(uid) => {
+                            current = None;
+                            answered.insert(uid);
+                            pulled.spoilt.push((uid, format!("folder {}: {error}", folder.source_path)));
+                            continue;
+                        }
+                        None => {
+                            self.apply_batch(folder, batch).await?;
+                            return Err(protocol(&format!("items of folder {}: {error}", folder.source_path)));
+                        }
+                    },
+                },
+                Ok(None) => match check.finish() {
+                    Ok(()) => break,
+                    Err(error) => {
+                        let error = protocol(&format!("items of folder {}: {error}", folder.source_path));
+                        pulled.broken = Some(broken(current.as_ref(), &asked, &answered, error));
+                        break;
+                    }
+                },
+                Err(error) if frames.malformed() => {
+                    self.apply_batch(folder, batch).await?;
+                    return Err(error);
+                }
+                Err(error) => {
+                    pulled.broken = Some(broken(current.as_ref(), &asked, &answered, error));
+                    break;
+                }
+            };
+            match event {
+                BodyEvent::ItemStart(header) => current = Some(self.begin(header)),
+                BodyEvent::Octets(octets) => {
+                    if let Some(item) = &mut current {
+                        self.take_octets(item, &octets).await?;
+                    }
+                }
+                BodyEvent::ItemDone { uid, length, digest, line_ends_only } => {
+                    answered.insert(uid);
+                    self.outcome.octets_received += length;
+                    if let Some(item) = current.take() {
+                        let record = Record {
+                            uid,
+                            length,
+                            digest,
+                            flags: item.header.flags.clone(),
+                            received: item.header.received,
+                            read_back: ReadBack::Open,
+                            line_ends_only,
+                        };
+                        match complete(item, record).await? {
+                            Ok(ready) => batch.push(ready),
+                            Err((reason, record, subject)) => {
+                                let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
+                                let (size, received) = (Some(record.length), Some(record.received));
+                                batch.reports.push(ReportItem { size, received, subject, ..item });
+                            }
+                        }
+                    }
+                }
+                BodyEvent::Gone { uid } => {
+                    answered.insert(uid);
+                    pulled.gone.push(uid);
+                }
+                BodyEvent::Failed(failure) => {
+                    answered.insert(failure.uid);
+                    match self.source_failure(folder, &failure) {
+                        Ok(item) => batch.reports.push(item),
+                        Err(error) => {
+                            self.apply_batch(folder, batch).await?;
+                            return Err(error);
+                        }
+                    }
+                }
+                BodyEvent::End { .. } => {}
+            }
+            if batch.is_full(self.memory_limit()) {
+                self.apply_batch(folder, std::mem::take(&mut batch)).await?;
+            }
+        }
+        self.apply_batch(folder, batch).await?;
+        Ok(pulled)
+    }
+
+    /// Octets of bodies in memory at which a batch is applied: with the item on its way still within the budget.
+    fn memory_limit(&self) -> usize {
+        (self.settings.memory_budget / 2).clamp(MEMORY_ITEM / 2, 16 * MEMORY_ITEM)
+    }
+
+    fn begin(&self, header: ItemHeader) -> Incoming {
+        let refused = (!RECEIVED.contains(&header.received))
+            .then(|| "its received time lies outside the years 0 to 9999".to_owned());
+        Incoming { header, memory: Vec::new(), spool: None, length: 0, subject: None, refused }
+    }
+
+    async fn take_octets(&mut self, item: &mut Incoming, octets: &Bytes) -> Result<(), PassError> {
+        item.length += octets.len() as u64;
+        let limit = self.capabilities.max_item_length.unwrap_or(MAX_ITEM).min(MAX_ITEM);
+        if item.length > limit && item.refused.is_none() {
+            item.subject = report::subject(&item.memory[..item.memory.len().min(SUBJECT_WITHIN)]).or(item.subject.take());
+            item.refused = Some(too_large(limit));
+            item.spool = None;
+            item.memory = Vec::new();
+        }
+        if item.refused.is_some() {
+            return Ok(());
+        }
+        if item.spool.is_none() && item.memory.len() + octets.len() > MEMORY_ITEM {
+            item.subject = report::subject(&item.memory[..item.memory.len().min(SUBJECT_WITHIN)]);
+            let (mut file, guard) = self.spool_file().await?;
+            file.write_all(&item.memory).await.map_err(spool_error)?;
+            item.memory = Vec::new();
+            item.spool = Some((file, guard));
+        }
+        match &mut item.spool {
+            Some((file, _)) => file.write_all(octets).await.map_err(spool_error),
+            None => {
+                item.memory.extend_from_slice(octets);
+                Ok(())
+            }
+        }
+    }
+
+    async fn spool_file(&mut self) -> Result<(tokio::fs::File, SpoolFile), PassError> {
+        tokio::fs::create_dir_all(&self.settings.spool).await.map_err(spool_error)?;
+        self.spooled += 1;
+        let path = self.settings.spool.join(format!("{}{}", spool_prefix(self.settings.move_id), self.spooled));
+        let file = tokio::fs::File::create(&path).await.map_err(spool_error)?;
+        Ok((file, SpoolFile(path)))
+    }
+
+    /// Removes what an interrupted pass of this move left in the spool folder.
+    pub(super) async fn clear_spool(&self) -> Result<(), PassError> {
+        let mut entries = match tokio::fs::read_dir(&self.settings.spool).await {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(spool_error(error)),
+        };
+        let prefix = spool_prefix(self.settings.move_id);
+        while let Some(entry) = entries.next_entry().await.map_err(spool_error)? {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                tokio::fs::remove_file(entry.path()).await.map_err(spool_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An item that the source cannot read goes to the report; anything wider stops the pass.
+    fn source_failure(&self, folder: &FolderWork, failure: &ItemFailure) -> Result<ReportItem, PassError> {
+        let scope = match failure.class {
+            FailureClass::Item => {
+                let reason = format!("the source cannot read it: {}", failure.text);
+                let item = self.report_item(folder.number, failure.uid, ReportKind::Skipped, reason)?;
+                return Ok(ReportItem { side: Side::Source, ..item });
+            }
+            FailureClass::Folder => ErrorScope::Folder,
+            FailureClass::Mailbox => ErrorScope::Mailbox,
+            FailureClass::Endpoint => ErrorScope::Endpoint,
+        };
+        Err(PassError::Source(crate::link::LinkError {
+            id: "MailboxPlatformException".to_owned(),
+            message: format!("folder {}: {}", folder.source_path, failure.text),
+            scope,
+            retry: Retry::After(60),
+        }))
+    }
+}
+
+/// What is applied together.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) items: Vec<Ready>,
+    pub(super) reports: Vec<ReportItem>,
+    memory: usize,
+}
+
+impl Batch {
+    fn push(&mut self, item: Ready) {
+        self.memory += item.memory;
+        self.items.push(item);
+    }
+
+    fn is_full(&self, memory_limit: usize) -> bool {
+        self.memory >= memory_limit || self.items.len() + self.reports.len() >= MAX_BODY_REQUEST_ITEMS
+    }
+}
+
+fn request_length(additions: &[Addition]) -> usize {
+    let mut octets = 0_u64;
+    let fits = |addition: &&Addition| {
+        octets = octets.saturating_add(addition.length_hint.unwrap_or(UNKNOWN_LENGTH));
+        octets <= REQUEST_OCTETS
+    };
+    additions.iter().take(MAX_BODY_REQUEST_ITEMS).take_while(fits).count().max(1)
+}
+
+fn broken(current: Option<&Incoming>, asked: &UidSet, answered: &UidSet, error: PassError) -> Broken {
+    let at = current.map(|item| item.header.uid);
+    let unanswered = asked.iter().filter(|uid| !answered.contains(*uid) && Some(*uid) != at).collect();
+    Broken { at, unanswered, error }
+}
+
+type Complete = Result<Ready, (String, Record, Option<String>)>;
+
+async fn complete(item: Incoming, record: Record) -> Result<Complete, PassError> {
+    let Incoming { memory, spool, subject, refused, .. } = item;
+    if let Some(reason) = refused {
+        return Ok(Err((reason, record, subject)));
+    }
+    Ok(Ok(match spool {
+        Some((mut file, guard)) => {
+            file.flush().await.map_err(spool_error)?;
+            let body = Body::Spooled(guard.0.clone());
+            Ready { record, body, subject, memory: 0, _spool: Some(guard) }
+        }
+        None => {
+            let subject = report::subject(&memory[..memory.len().min(SUBJECT_WITHIN)]);
+            Ready { record, memory: memory.len(), body: Body::Memory(memory.into()), subject, _spool: None }
+        }
+    }))
+}
+
+fn too_large(limit: u64) -> String {
+    format!("it is larger than {limit} octets, the most that the target takes")
+}
+
+fn spool_prefix(move_id: u128) -> String {
+    format!("{move_id:032x}-")
+}
+
+fn spool_error(error: std::io::Error) -> PassError {
+    PassError::Spool { cause: error.to_string() }
+}
+
+/// The reason of a refusal for the report.
+pub(super) fn refusal(error: &MailboxError) -> String {
+    format!("the target refused it: {}", error.cause)
+}

@@ -1,0 +1,318 @@
+//! After a crash: what an open intent brought to the target is found again by its window.
+
+use super::{
+    Work,
+    changes::{Changes, RecordEdits, ReportEdits},
+};
+use crate::{
+    error::PassError,
+    exporter::{ReadOutcome, read_digests},
+    ledger::{FolderState, Ledger, ReadBack, Record, UidMap, Window},
+    report::ReportItem,
+};
+use rehome_mailbox::{ItemMeta, Listing};
+use rehome_wire::{digest::Digest, flags::Flags, uid_set::UidSet};
+use std::collections::BTreeMap;
+
+/// Items of the target that are digested at once.
+const READ_BATCH: usize = 500;
+
+/// An item of the target that may be one of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    uid: u32,
+    length: u64,
+    digest: Digest,
+}
+
+/// Matches a window's items with the candidates, which ascend by uid: by uid where they were given, else in order by
+/// length and digest; what is left over after that, by length and digest alone. Returns (place in the window, uid).
+pub(super) fn match_window(window: &Window, candidates: &[Candidate]) -> Vec<(usize, u32)> {
+    let same = |item: &Record, candidate: &Candidate| {
+        (item.length, item.digest) == (candidate.length, candidate.digest)
+            && (!window.given_uids || item.uid == candidate.uid)
+    };
+    let mut matched: Vec<Option<u32>> = vec![None; window.items.len()];
+    let mut left_over = Vec::new();
+    let mut from = 0;
+    for candidate in candidates {
+        match window.items[from..].iter().position(|item| same(item, candidate)) {
+            Some(offset) => {
+                matched[from + offset] = Some(candidate.uid);
+                from += offset + 1;
+            }
+            None => left_over.push(candidate),
+        }
+    }
+    for candidate in left_over {
+        let open = window.items.iter().zip(&matched).position(|(item, uid)| uid.is_none() && same(item, candidate));
+        if let Some(at) = open {
+            matched[at] = Some(candidate.uid);
+        }
+    }
+    matched.into_iter().enumerate().filter_map(|(at, uid)| Some((at, uid?))).collect()
+}
+
+impl Work<'_> {
+    /// Closes what an interrupted pass left open. Costs the target nothing when nothing was.
+    pub(super) async fn recover(&mut self) -> Result<(), PassError> {
+        self.clear_spool().await?;
+        let removing: Vec<u32> = self.in_state(FolderState::Removing);
+        for number in removing {
+            self.remove_target_folder(number).await?;
+        }
+        for number in self.ledger.folders_with_intents().await? {
+            if !self.ledger.folders().contains_key(&number) {
+                continue;
+            }
+            let intents = self.ledger.intents(number).await?;
+            if let Some(window) = intents.open {
+                self.recover_window(number, &window).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn in_state(&self, state: FolderState) -> Vec<u32> {
+        self.ledger.folders().values().filter(|entry| entry.state == state).map(|entry| entry.number).collect()
+    }
+
+    async fn recover_window(&mut self, number: u32, window: &Window) -> Result<(), PassError> {
+        let entry = self.ledger.folder(number)?.clone();
+        let path = entry.target_path;
+        self.guard()?;
+        let listing = self.target.list(&path, None).await.map_err(PassError::Target)?;
+        let mut map = self.ledger.map(number).await?;
+        let mut edits = RecordEdits::new();
+        let mut report = ReportEdits::default();
+        let mut flags: Vec<(u32, Flags)> = Vec::new();
+        // In another folder of this name nothing can be of this intent.
+        if listing.status.uid_validity == window.target_validity {
+            let candidates = self.candidates(number, window, &listing).await?;
+            for (at, uid) in match_window(window, &candidates) {
+                let item = &window.items[at];
+                let meta = listing.items.binary_search_by_key(&uid, |meta| meta.uid).map(|at| &listing.items[at]);
+                if meta.is_ok_and(|meta| meta.flags != item.flags) {
+                    flags.push((uid, item.flags.clone()));
+                }
+                map.insert(item.uid, uid);
+                report.clear.push((item.uid, None));
+                edits.insert(item.uid, Some(Record { read_back: ReadBack::Equal, ..item.clone() }));
+            }
+        }
+        tracing::info!(folder = %path, found = edits.len(), of = window.items.len(), "an open intent was recovered");
+        self.outcome.items_recovered += edits.len() as u64;
+        let dropped = self.set_target_flags(&path, &flags).await?;
+        for (item, keywords) in window.items.iter().filter_map(|item| Some((item, dropped.get(&map.get(item.uid)?)?))) {
+            let subject = None;
+            report.put.push(ReportItem { subject, ..self.dropped_keywords(number, item, None, keywords)? });
+        }
+        let mut changes = Changes::default();
+        let mut intents = self.ledger.intents(number).await?;
+        if self.capabilities.append_once {
+            intents.open = None;
+        } else {
+            intents.close_as_suspect();
+        }
+        changes.add(Ledger::intents_change(number, &intents));
+        changes.add(Ledger::map_change(number, &map));
+        self.edit_records(number, edits, &mut changes).await?;
+        self.edit_report(number, report, &mut changes).await?;
+        changes.write(&self.ledger, "replicate.recovered").await
+    }
+
+    /// Items in the window that no map has, digested.
+    async fn candidates(&self, number: u32, window: &Window, listing: &Listing) -> Result<Vec<Candidate>, PassError> {
+        let mapped = self.mapped_targets(number).await?;
+        let given = UidSet::from_iter(window.items.iter().filter(|_| window.given_uids).map(|item| item.uid));
+        let in_window = |meta: &&ItemMeta| {
+            (meta.uid >= window.uid_next || given.contains(meta.uid)) && !mapped.iter().any(|map| map.contains(meta.uid))
+        };
+        let uids: Vec<u32> = listing.items.iter().filter(in_window).map(|meta| meta.uid).collect();
+        self.digest_target(number, &uids).await
+    }
+
+    /// The target uids that are mapped, of a folder and of its earlier validities.
+    pub(super) async fn mapped_targets(&self, number: u32) -> Result<Vec<UidSet>, PassError> {
+        let mut mapped = vec![self.ledger.map(number).await?.targets()];
+        for earlier in self.beside(number)? {
+            mapped.push(self.ledger.map(earlier).await?.targets());
+        }
+        Ok(mapped)
+    }
+
+    /// All other numbers with the same target folder.
+    fn beside(&self, number: u32) -> Result<Vec<u32>, PassError> {
+        let path = &self.ledger.folder(number)?.target_path;
+        let others = self.ledger.folders().values().filter(|entry| entry.target_path == *path && entry.number != number);
+        Ok(others.map(|entry| entry.number).collect())
+    }
+
+    pub(super) async fn digest_target(&self, number: u32, uids: &[u32]) -> Result<Vec<Candidate>, PassError> {
+        let path = self.ledger.folder(number)?.target_path.clone();
+        let mut candidates = Vec::with_capacity(uids.len());
+        for uids in uids.chunks(READ_BATCH) {
+            self.guard()?;
+            let read: BTreeMap<u32, ReadOutcome> =
+                read_digests(self.target, &path, uids).await.map_err(PassError::Target)?;
+            candidates.extend(read.into_iter().filter_map(|(uid, outcome)| match outcome {
+                ReadOutcome::Octets { length, digest } => Some(Candidate { uid, length, digest }),
+                ReadOutcome::Gone | ReadOutcome::Failed(_) => None,
+            }));
+        }
+        Ok(candidates)
+    }
+
+    /// Late doubles of recovered windows: items that no map has, from the window's start on, equal to one of it. They are
+    /// removed while the mailbox is hidden. Returns how many there were.
+    pub(super) async fn remove_late_doubles(&mut self, number: u32, unknown: &[u32]) -> Result<usize, PassError> {
+        let suspects = self.ledger.intents(number).await?.suspects;
+        let validity = self.ledger.folder(number)?.target_validity;
+        let suspects: Vec<&Window> = suspects.iter().filter(|window| window.target_validity == validity).collect();
+        let Some(start) = suspects.iter().map(|window| window.uid_next).min() else { return Ok(0) };
+        let unknown: Vec<u32> = unknown.iter().copied().filter(|uid| *uid >= start).collect();
+        if unknown.is_empty() || self.live {
+            return Ok(0);
+        }
+        let candidates = self.digest_target(number, &unknown).await?;
+        let double = |candidate: &&Candidate| {
+            let within = suspects.iter().filter(|window| candidate.uid >= window.uid_next);
+            within.flat_map(|window| &window.items).any(|item| (item.length, item.digest) == (candidate.length, candidate.digest))
+        };
+        let doubles: Vec<u32> = candidates.iter().filter(double).map(|candidate| candidate.uid).collect();
+        let path = self.ledger.folder(number)?.target_path.clone();
+        tracing::info!(folder = %path, doubles = doubles.len(), "late doubles are removed");
+        self.remove_target_items(&path, &doubles).await?;
+        Ok(doubles.len())
+    }
+
+    /// Looks for late doubles in every folder that has a suspect window.
+    pub(super) async fn look_for_late_doubles(&mut self) -> Result<(), PassError> {
+        for number in self.ledger.folders_with_intents().await? {
+            let active = self.ledger.folders().get(&number).is_some_and(|entry| entry.state == FolderState::Active);
+            if !active || self.ledger.intents(number).await?.suspects.is_empty() {
+                continue;
+            }
+            let path = self.ledger.folder(number)?.target_path.clone();
+            self.guard()?;
+            let listing = self.target.list(&path, None).await.map_err(PassError::Target)?;
+            let mapped = self.mapped_targets(number).await?;
+            let unknown = unmapped(&listing, &mapped);
+            self.remove_late_doubles(number, &unknown).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes items on the target.
+    pub(super) async fn remove_target_items(
+        &self,
+        path: &rehome_mailbox::FolderPath,
+        uids: &[u32],
+    ) -> Result<(), PassError> {
+        for uids in uids.chunks(1_000) {
+            self.guard()?;
+            self.target.remove(path, uids).await.map_err(PassError::Target)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a folder that is marked as being removed, and everything that the ledger knows of it.
+    pub(super) async fn remove_target_folder(&mut self, number: u32) -> Result<(), PassError> {
+        let path = self.ledger.folder(number)?.target_path.clone();
+        self.guard()?;
+        self.target.remove_folder(&path).await.map_err(PassError::Target)?;
+        self.note_target_status(&path, None);
+        self.outcome.folders_removed += 1;
+        let mut numbers = self.beside(number)?;
+        numbers.push(number);
+        self.forget_folders(&numbers, "replicate.folder_removed").await
+    }
+
+    /// Drops folders from the ledger.
+    pub(super) async fn forget_folders(&mut self, numbers: &[u32], step: &'static str) -> Result<(), PassError> {
+        let mut changes = Changes::default();
+        for number in numbers {
+            changes.extend(self.ledger.removal_changes(*number).await?);
+            self.ledger.remove_folder(*number);
+        }
+        changes.extend(self.ledger.folder_changes(numbers.iter().copied()));
+        changes.write(&self.ledger, step).await
+    }
+}
+
+/// The uids of a target's listing that no map has.
+pub(super) fn unmapped(listing: &Listing, mapped: &[UidSet]) -> Vec<u32> {
+    let uids = listing.items.iter().map(|meta| meta.uid);
+    uids.filter(|uid| !mapped.iter().any(|map| map.contains(*uid))).collect()
+}
+
+/// The target uids of source uids, ascending.
+pub(super) fn targets_of(map: &UidMap, uids: &[u32]) -> Vec<u32> {
+    let mut targets: Vec<u32> = uids.iter().filter_map(|uid| map.get(*uid)).collect();
+    targets.sort_unstable();
+    targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn item(uid: u32, content: u8) -> Record {
+        Record {
+            uid,
+            length: 1,
+            digest: Digest::of(&[content]),
+            flags: Flags::default(),
+            received: 0,
+            read_back: ReadBack::Open,
+            line_ends_only: false,
+        }
+    }
+
+    fn window(contents: &[u8], given_uids: bool) -> Window {
+        let items = contents.iter().zip(1..).map(|(content, uid)| item(uid, *content)).collect();
+        Window { given_uids, target_validity: 1, uid_next: 100, items }
+    }
+
+    fn candidates(contents: &[(u32, u8)]) -> Vec<Candidate> {
+        contents.iter().map(|(uid, content)| Candidate { uid: *uid, length: 1, digest: Digest::of(&[*content]) }).collect()
+    }
+
+    #[test]
+    fn window_table() {
+        for (sent, found, given, expected) in [
+            (&b"abc"[..], &[(100, b'a'), (101, b'b')][..], false, &[(0, 100), (1, 101)][..]),
+            // The second was refused, the third is there.
+            (b"abc", &[(100, b'a'), (101, b'c')], false, &[(0, 100), (2, 101)]),
+            // Equal items keep their multiplicity and order.
+            (b"aab", &[(100, b'a')], false, &[(0, 100)]),
+            (b"aba", &[(100, b'a'), (101, b'b'), (102, b'a')], false, &[(0, 100), (1, 101), (2, 102)]),
+            // Something foreign between.
+            (b"ab", &[(100, b'x'), (101, b'a'), (102, b'b')], false, &[(0, 101), (1, 102)]),
+            // Out of order, as a copy that was refused and appended later.
+            (b"ab", &[(100, b'b'), (101, b'a')], false, &[(0, 101), (1, 100)]),
+            // Given uids match by uid as well.
+            (b"aab", &[(2, b'a'), (3, b'b')], true, &[(1, 2), (2, 3)]),
+            (b"ab", &[(1, b'b')], true, &[]),
+        ] {
+            assert_eq!(match_window(&window(sent, given), &candidates(found)), expected, "{sent:?} {found:?}");
+        }
+    }
+
+    proptest! {
+        /// Whatever part of a window was applied, exactly that many of each content are matched, each candidate once.
+        #[test]
+        fn multiplicity_is_kept(sent in prop::collection::vec(0u8..4, 0..12), mask in any::<u16>()) {
+            let applied: Vec<(u32, u8)> = sent.iter().enumerate()
+                .filter(|(at, _)| mask >> at & 1 == 1).map(|(at, content)| (100 + at as u32, *content)).collect();
+            let matched = match_window(&window(&sent, false), &candidates(&applied));
+            let mut uids: Vec<u32> = matched.iter().map(|(_, uid)| *uid).collect();
+            uids.sort_unstable();
+            prop_assert_eq!(uids, applied.iter().map(|(uid, _)| *uid).collect::<Vec<_>>());
+            for (at, uid) in matched {
+                prop_assert_eq!(sent[at], applied.iter().find(|(held, _)| *held == uid).unwrap().1);
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! A late sweep: items that came to the source after its root was made are appended, and nothing else is touched.
+
+use super::{SweepOutcome, Work, changes::Changes, pass::new_entry};
+use crate::{
+    compare::Addition,
+    error::PassError,
+    ledger::FolderState,
+    link::SweepFolder,
+    report::ReportKind,
+};
+use rehome_wire::uid_set::UidSet;
+
+impl Work<'_> {
+    pub(super) async fn run_sweep(&mut self, additions: &[SweepFolder]) -> Result<SweepOutcome, PassError> {
+        self.recover().await?;
+        let mut skipped = 0;
+        for SweepFolder { folder, uids } in additions {
+            let Some(status) = folder.status else { continue };
+            let number = self.sweep_folder(folder, status.uid_validity).await?;
+            let map = self.ledger.map(number).await?;
+            let late: Vec<Addition> = uids
+                .iter()
+                .filter(|uid| map.get(*uid).is_none())
+                .map(|uid| Addition { uid, length_hint: None })
+                .collect();
+            if !late.is_empty() {
+                let mut work = self.folder_work(number).await?;
+                let gone = self.pull_all(&mut work, &late).await?;
+                if !gone.is_empty() {
+                    self.check_gone(&mut work, &gone).await?;
+                }
+                self.note_uid_next(&work);
+            }
+            skipped += self.skipped_of(number, uids).await?;
+        }
+        Ok(SweepOutcome { appended: self.outcome.items_appended, skipped })
+    }
+
+    async fn skipped_of(&self, number: u32, uids: &UidSet) -> Result<u64, PassError> {
+        let mut skipped = 0;
+        for chunk in self.ledger.report_chunks(number).await? {
+            let items = self.ledger.report(number, chunk).await?;
+            let late = items.iter().filter(|item| item.kind == ReportKind::Skipped && uids.contains(item.uid));
+            skipped += late.count() as u64;
+        }
+        Ok(skipped)
+    }
+
+    /// The folder's number, with the folder on the target: made where it is missing, taken as it is where it is not.
+    async fn sweep_folder(&mut self, folder: &rehome_mailbox::Folder, validity: u32) -> Result<u32, PassError> {
+        let held = self.ledger.folders().values().find(|entry| {
+            entry.source_path == folder.path && matches!(entry.state, FolderState::Active | FolderState::Creating)
+        });
+        let number = match held.map(|entry| (entry.number, entry.source_validity, entry.state)) {
+            Some((number, held, _)) if held == validity => number,
+            Some((number, _, FolderState::Active)) => self.begin_reset(number, folder, validity).await?,
+            Some((number, ..)) => {
+                // It was never made, so nothing was copied.
+                *self.ledger.folder_mut(number)? = new_entry(number, folder, validity);
+                number
+            }
+            None => self.ledger.add_folder(|number| new_entry(number, folder, validity))?,
+        };
+        let path = self.ledger.folder(number)?.target_path.clone();
+        match self.target_status(&path).await? {
+            None => {
+                self.ledger.write(self.ledger.folder_changes([number]), "replicate.folders_creating").await?;
+                let given_uids = self.ledger.folder(number)?.given_uids;
+                self.create_folder(number, 1).await?;
+                self.ledger.folder_mut(number)?.given_uids = given_uids;
+            }
+            Some(status) => {
+                let entry = self.ledger.folder_mut(number)?;
+                entry.state = FolderState::Active;
+                entry.target_validity = status.uid_validity;
+            }
+        }
+        let mut changes = Changes::default();
+        changes.extend(self.ledger.folder_changes([number]));
+        changes.write(&self.ledger, "replicate.folders_created").await?;
+        Ok(number)
+    }
+}

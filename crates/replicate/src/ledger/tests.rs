@@ -1,0 +1,293 @@
+use super::*;
+use crate::{
+    notes::Notes,
+    report::{ReportKind, Side},
+};
+use proptest::prelude::*;
+use rehome_mailbox::{FolderPath, SpecialUse};
+use rehome_wire::{digest::Digest, flags::Flags};
+use std::collections::BTreeSet;
+
+fn record(uid: u32, keywords: &[String], seed: u64) -> Record {
+    Record {
+        uid,
+        length: seed,
+        digest: Digest::of(&seed.to_le_bytes()),
+        flags: Flags::from_parts((seed % 32) as u8, keywords.to_vec()),
+        received: seed as i64 - 500,
+        read_back: [ReadBack::Open, ReadBack::Equal, ReadBack::Altered][seed as usize % 3],
+        line_ends_only: seed.is_multiple_of(2),
+    }
+}
+
+/// A whole chunk of records costs at most 64 octets an item: the limit that the design sets.
+#[test]
+fn an_item_takes_at_most_64_octets() {
+    let names: Vec<String> = (0..64).map(|number| format!("keyword{number}")).collect();
+    let records: Vec<Record> = (0..4096).map(|low| record(7 << CHUNK_SHIFT | low, &names, u64::MAX - u64::from(low))).collect();
+    let mut table = KeywordTable::default();
+    let octets = encode_records(&mut table, &records);
+    assert!(octets.len() <= 64 * records.len(), "{} octets", octets.len());
+    assert_eq!(table.names().len(), 64);
+    assert_eq!(decode_records(7, &table, &octets).unwrap(), records);
+}
+
+#[test]
+fn the_stored_form_of_a_record_is_frozen() {
+    let mut table = KeywordTable::default();
+    table.bit("other");
+    let record = Record {
+        uid: 0x1003,
+        length: 0x0102,
+        digest: Digest([0xab; 32]),
+        flags: Flags::from_names(["\\Seen", "Work"]),
+        received: -2,
+        read_back: ReadBack::Equal,
+        line_ends_only: true,
+    };
+    let mut expected = vec![1, 1, 0, 0, 0, 3, 0, 5, 1, 2, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0xfe];
+    expected.extend([0xff; 7]);
+    expected.extend([0xab; 32]);
+    expected.extend([0; 4]);
+    assert_eq!(encode_records(&mut table, &[record]), expected);
+    assert_eq!(table.names(), ["other", "Work"]);
+}
+
+#[test]
+fn keywords_beyond_the_table_are_kept_beside_it() {
+    let mut table = KeywordTable::default();
+    let many: Vec<Vec<String>> = (0..5).map(|item| (0..20).map(|n| format!("k{item}-{n}")).collect()).collect();
+    let records: Vec<Record> = many.iter().zip(1..).map(|(names, uid)| record(uid, names, u64::from(uid))).collect();
+    let octets = encode_records(&mut table, &records);
+    assert_eq!(table.names().len(), MAX_TABLE);
+    assert_eq!(decode_records(0, &table, &octets).unwrap(), records);
+    assert_eq!(table.bit("K0-3"), Some(3), "case does not count");
+}
+
+fn window(items: Vec<Record>, uid_next: u32) -> Window {
+    Window { given_uids: uid_next.is_multiple_of(2), target_validity: 9, uid_next, items }
+}
+
+#[test]
+fn suspect_windows_are_bounded() {
+    let mut intents = Intents::default();
+    for number in 0..40 {
+        intents.open = Some(window(vec![record(number + 1, &[], 3)], 1_000 - number));
+        intents.close_as_suspect();
+    }
+    assert_eq!(intents.suspects.len(), MAX_SUSPECTS);
+    let items: BTreeSet<u32> = intents.suspects.iter().flat_map(|window| &window.items).map(|item| item.uid).collect();
+    assert_eq!(items.len(), 40, "no item is forgotten");
+    assert_eq!(intents.suspects[0].uid_next, 1_000 - 24);
+    assert_eq!(Intents::decode(&intents.encode()).unwrap(), intents);
+}
+
+fn texts() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::btree_set("[a-zA-Zäß$]{1,10}", 0..70).prop_map(|names| {
+        let mut seen = BTreeSet::new();
+        names.into_iter().filter(|name| seen.insert(name.to_ascii_lowercase())).collect()
+    })
+}
+
+fn records() -> impl Strategy<Value = Vec<Record>> {
+    prop::collection::btree_map(1u32..4096, (texts(), any::<u32>()), 0..12).prop_map(|items| {
+        items.into_iter().map(|(uid, (names, seed))| record(uid, &names, u64::from(seed))).collect()
+    })
+}
+
+fn entries() -> impl Strategy<Value = Vec<FolderEntry>> {
+    let entry = (
+        prop::collection::vec("\\PC{0,8}", 1..4),
+        any::<[u32; 4]>(),
+        any::<[bool; 2]>(),
+        texts(),
+        prop::option::of((any::<u32>(), any::<u32>(), prop::option::of(any::<u64>()), prop::option::of(any::<Vec<u8>>()))),
+        0usize..6,
+    );
+    prop::collection::vec(entry, 0..6).prop_map(|entries| {
+        let make = |(number, (path, numbers, bits, names, synced, which)): (u32, (Vec<String>, [u32; 4], [bool; 2], Vec<String>, Option<(u32, u32, Option<u64>, Option<Vec<u8>>)>, usize))| {
+            let mut keywords = KeywordTable::default();
+            for name in names.iter().take(MAX_TABLE) {
+                keywords.bit(name);
+            }
+            let states = [FolderState::Creating, FolderState::Active, FolderState::Retired, FolderState::Removing];
+            let uses = [None, Some(SpecialUse::Archive), Some(SpecialUse::Drafts), Some(SpecialUse::Junk), Some(SpecialUse::Sent), Some(SpecialUse::Trash)];
+            FolderEntry {
+                number,
+                state: states[which % 4],
+                source_path: FolderPath(path.clone()),
+                target_path: FolderPath(path),
+                source_validity: numbers[0],
+                target_validity: numbers[1],
+                given_uids: bits[0],
+                special_use: uses[which],
+                subscribed: bits[1],
+                keywords,
+                synced: synced.map(|(uid_next, exists, highest_mod_seq, token)| Synced { uid_next, exists, highest_mod_seq, token }),
+            }
+        };
+        entries.into_iter().enumerate().map(|(at, entry)| make((at as u32, entry))).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn records_survive(records in records()) {
+        let mut table = KeywordTable::default();
+        let octets = encode_records(&mut table, &records);
+        prop_assert_eq!(decode_records(0, &table, &octets).unwrap(), records);
+    }
+
+    #[test]
+    fn intents_survive(items in records(), suspects in prop::collection::vec(records(), 0..3), open in any::<bool>()) {
+        let suspects = suspects.into_iter().zip(5..).map(|(items, uid_next)| window(items, uid_next)).collect();
+        let intents = Intents { open: open.then(|| window(items, 4)), suspects };
+        prop_assert_eq!(Intents::decode(&intents.encode()).unwrap(), intents);
+    }
+
+    #[test]
+    fn folders_survive(entries in entries(), next in any::<u32>()) {
+        let octets = folder::encode_folders(next, &entries.iter().collect::<Vec<_>>());
+        prop_assert_eq!(folder::decode_folders(&octets).unwrap(), (next, entries));
+    }
+
+    #[test]
+    fn maps_behave_like_a_tree(edits in prop::collection::vec((1u32..40, prop::option::of(1u32..40)), 0..120)) {
+        let mut expected = BTreeMap::new();
+        let mut map = UidMap::default();
+        for (source, target) in edits {
+            match target {
+                // Ascending together, as it mostly is, and at random.
+                Some(target) => {
+                    let target = if target % 3 == 0 { target } else { source + 100 };
+                    map.insert(source, target);
+                    expected.insert(source, target);
+                }
+                None => {
+                    map.remove(source);
+                    expected.remove(&source);
+                }
+            }
+        }
+        for source in 0..45 {
+            prop_assert_eq!(map.get(source), expected.get(&source).copied());
+        }
+        prop_assert_eq!(map.len(), expected.len());
+        let targets: BTreeSet<u32> = expected.values().copied().collect();
+        prop_assert_eq!(map.targets().iter().collect::<Vec<_>>(), targets.into_iter().collect::<Vec<_>>());
+        prop_assert_eq!(UidMap::decode(&map.encode()).unwrap(), map);
+    }
+
+    #[test]
+    fn reports_survive(reason in "\\PC{0,40}", subject in prop::option::of("\\PC{0,20}"), uid in 1u32.., size in prop::option::of(any::<u64>()), held in any::<bool>()) {
+        let item = ReportItem {
+            folder: vec!["A".into()],
+            uid,
+            kind: ReportKind::Altered,
+            reason,
+            side: Side::Target,
+            size,
+            received: Some(-1),
+            subject,
+            held: held.then_some((5, Digest::of(b"x"))),
+            found: 99,
+        };
+        let items = vec![item];
+        prop_assert_eq!(crate::report::decode(&["A".to_owned()], &crate::report::encode(&items)).unwrap(), items);
+    }
+
+    #[test]
+    fn damaged_octets_are_errors(octets in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut versioned = vec![1];
+        versioned.extend(&octets);
+        for octets in [&octets, &versioned] {
+            let _ = decode_records(0, &KeywordTable::default(), octets);
+            let _ = Intents::decode(octets);
+            let _ = UidMap::decode(octets);
+            let _ = folder::decode_folders(octets);
+            let _ = crate::report::decode(&[], octets);
+        }
+    }
+}
+
+#[test]
+fn the_runs_of_a_map_are_few_and_at_the_edge_hold() {
+    let mut map = UidMap::default();
+    for uid in 1..=100_000 {
+        map.insert(uid, uid + 5);
+    }
+    map.insert(u32::MAX, u32::MAX);
+    assert_eq!(map.encode().len(), 1 + 4 + 2 * 12);
+    assert_eq!(map.get(u32::MAX), Some(u32::MAX));
+    map.remove(u32::MAX);
+    assert_eq!(map.len(), 100_000);
+}
+
+#[test]
+fn a_subject_is_found() {
+    let rows: [(&[u8], Option<&str>); 6] = [
+        (b"From: a\r\nSubject: one\r\n two\r\nTo: b\r\n\r\nSubject: no", Some("one two")),
+        (b"SUBJECT:x\nA: b\n", Some("x")),
+        (b"A: b\r\n\r\nSubject: body", None),
+        (b"Subject: \xff\0\r\n", Some("\u{fffd}")),
+        (b"", None),
+        (b"Subjects: x", None),
+    ];
+    for (octets, expected) in rows {
+        assert_eq!(crate::report::subject(octets).as_deref(), expected, "{octets:?}");
+    }
+}
+
+/// Storage in memory, for the notes.
+#[derive(Default)]
+struct Chunks(std::sync::Mutex<BTreeMap<ChunkKey, Vec<u8>>>);
+
+#[async_trait::async_trait]
+impl ChunkStorage for Chunks {
+    async fn get(&self, key: ChunkKey) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.0.lock().unwrap().get(&key).cloned())
+    }
+
+    async fn chunks(&self, kind: ChunkKind, folder: u32) -> Result<Vec<u32>, StorageError> {
+        let chunks = self.0.lock().unwrap();
+        Ok(chunks.keys().filter(|key| (key.kind, key.folder) == (kind, folder)).map(|key| key.chunk).collect())
+    }
+
+    async fn write(&self, changes: Vec<Change>, _step: &'static str) -> Result<(), StorageError> {
+        let mut chunks = self.0.lock().unwrap();
+        for (key, octets) in changes {
+            match octets {
+                Some(octets) => chunks.insert(key, octets),
+                None => chunks.remove(&key),
+            };
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn notes_are_read_again() {
+    let storage: Arc<dyn ChunkStorage> = Arc::new(Chunks::default());
+    let mut notes = Notes::load(Arc::clone(&storage)).await.unwrap();
+    let path = |number: u32| FolderPath(vec![format!("folder {number}")]);
+    let note = |uid: u32| crate::notes::Note { length: u64::from(uid), digest: Digest::of(&uid.to_le_bytes()) };
+    for number in 0..70 {
+        let served = [1, 4095, 4096, u32::MAX].into_iter().map(|uid| (uid, note(uid + number % 2))).collect();
+        notes.put(&path(number), 7, &served).await.unwrap();
+    }
+    assert!(!notes.root_made());
+    let uids = rehome_wire::uid_set::UidSet::from_ascending([1, 2, 3, 9]);
+    notes.put_root(&[(path(3), 7, uids.clone()), (path(99), 8, uids.clone())]).await.unwrap();
+    let notes = Notes::load(storage).await.unwrap();
+    assert!(notes.root_made());
+    for number in 0..70 {
+        let found = notes.number(&path(number), 7).unwrap();
+        let chunk = notes.chunk(found, 0).await.unwrap();
+        assert_eq!(chunk.into_iter().collect::<Vec<_>>(), [(1, note(1 + number % 2)), (4095, note(4095 + number % 2))]);
+        assert_eq!(notes.chunk(found, u32::MAX >> CHUNK_SHIFT).await.unwrap().len(), 1);
+    }
+    assert_eq!(notes.root_uids(&path(3), 7).await.unwrap(), uids);
+    assert_eq!(notes.root_uids(&path(99), 8).await.unwrap(), uids);
+    assert!(notes.root_uids(&path(3), 6).await.unwrap().is_empty());
+    assert!(notes.root_uids(&path(4), 7).await.unwrap().is_empty());
+}

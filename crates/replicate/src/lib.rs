@@ -1,0 +1,27 @@
+//! Moves the contents of one mailbox: compares, keeps the ledger and its intents, pulls, appends, recovers and verifies.
+//!
+//! The [`Exporter`] stands behind the source's proxy, notes what it serves and makes the source's root. The
+//! [`Importer`] stands in the target's mover, pulls through a [`SourceLink`], appends under intents and makes the
+//! target's root. Both keep their state as opaque chunks in a [`ChunkStorage`].
+//!
+//! Never: know batches, tenants or cmdlets; know a database or HTTP; parse what it moves.
+
+pub mod compare;
+mod codec;
+pub mod error;
+pub mod exporter;
+pub mod importer;
+pub mod ledger;
+pub mod link;
+pub mod notes;
+pub mod proof;
+pub mod report;
+pub mod storage;
+
+pub use error::PassError;
+pub use exporter::{ExportError, Exporter, SourceRoot};
+pub use importer::{ImportSettings, Importer, PassKind, PassOutcome, Progress, SweepOutcome, TargetRoot};
+pub use link::{LinkError, OctetStream, SourceLink, SweepFolder};
+pub use proof::{Exception, ExceptionKind, Held};
+pub use report::{Report, ReportItem, ReportKind, Side};
+pub use storage::{Change, ChunkKey, ChunkKind, ChunkStorage, StorageError};

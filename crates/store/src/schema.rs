@@ -1,0 +1,58 @@
+//! Numbered schema steps. A step, once released, is never changed; each is run once, in order, in one transaction.
+
+use crate::StoreError;
+use sqlx::{Connection, Row, SqliteConnection};
+
+/// The steps: number, what it brings, SQL.
+pub const SCHEMA_STEPS: &[(i64, &str, &str)] = &[
+    (1, "tenants, domains, audit", include_str!("../schema/0001_core.sql")),
+    (2, "identity", include_str!("../schema/0002_identity.sql")),
+    (3, "directory", include_str!("../schema/0003_directory.sql")),
+    (4, "migration", include_str!("../schema/0004_migration.sql")),
+];
+
+/// Brings a database to the newest step.
+pub(crate) async fn upgrade(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let doing = "bringing its schema up to date";
+    sqlx::query("CREATE TABLE IF NOT EXISTS schema_steps (step BIGINT PRIMARY KEY, description TEXT NOT NULL)")
+        .execute(&mut *connection)
+        .await
+        .map_err(StoreError::while_doing(doing))?;
+    let found: i64 = sqlx::query("SELECT COALESCE(MAX(step), 0) FROM schema_steps")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(StoreError::while_doing(doing))?
+        .get(0);
+    let known = SCHEMA_STEPS.iter().map(|s| s.0).max().unwrap_or(0);
+    if found > known {
+        return Err(StoreError::NewerSchema { found, known });
+    }
+    for (step, description, sql) in SCHEMA_STEPS.iter().filter(|s| s.0 > found) {
+        let mut tx = connection.begin().await.map_err(StoreError::while_doing(doing))?;
+        sqlx::raw_sql(*sql)
+            .execute(&mut *tx)
+            .await
+            .map_err(StoreError::while_doing(doing))?;
+        sqlx::query("INSERT INTO schema_steps (step, description) VALUES ($1, $2)")
+            .bind(step)
+            .bind(description)
+            .execute(&mut *tx)
+            .await
+            .map_err(StoreError::while_doing(doing))?;
+        tx.commit().await.map_err(StoreError::while_doing(doing))?;
+        rehome_fault::step("store.schema");
+    }
+    Ok(())
+}
+
+/// The whole schema of an open database as text, for the snapshot test.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn schema_of(connection: &mut SqliteConnection) -> Result<String, StoreError> {
+    let rows = sqlx::query("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type DESC, name")
+        .fetch_all(connection)
+        .await
+        .map_err(StoreError::while_doing("reading its schema"))?;
+    Ok(rows.iter().map(|r| format!("{};\n\n", r.get::<String, _>(0))).collect())
+}

@@ -1,0 +1,1 @@
+//! Whole organisations under test; see tests/.
