@@ -7,12 +7,12 @@ use crate::{
     output::{self, Form},
     print,
     profile::{Profile, Profiles},
-    session::sign_in_again,
+    session::answered,
     text::harmless,
     wait,
 };
 use rehome_command::{Declaration, ParameterType, Parameters, Secrets, bind_words};
-use rehome_remote::client::admin::{AdminClient, Invoked};
+use rehome_remote::client::{AdminClient, Invoked};
 use serde_json::Value as Json;
 
 /// Switches of the command line itself, which no cmdlet has: they begin with two hyphens.
@@ -160,7 +160,7 @@ impl AdminSession {
     /// When it is refused or the server cannot be asked.
     pub(crate) async fn invoke(&self, cmdlet: &str, parameters: Json) -> Result<Invoked, Failure> {
         let invoked = self.client.invoke(&self.profile.token, cmdlet, parameters).await;
-        invoked.map_err(|error| sign_in_again(error.into(), &self.profile))
+        invoked.map_err(|error| answered(error, &self.profile))
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a command fails: exit code, and what is said on standard error.
 
 use crate::text::harmless;
-use rehome_remote::client::admin::{AdminError, AdminRefusal};
+use rehome_remote::client::{AdminError, AdminRefusal};
 use serde_json::{Value as Json, json};
 
 /// Exit codes, as `rehome --help` documents them.
@@ -90,11 +90,7 @@ impl Failure {
 impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
         match error {
-            AdminError::Refused(refusal) => Self::refused(refusal),
-            AdminError::NotSignedIn(refusal) => {
-                let failure = Self::refused(refusal);
-                if failure.advice.is_empty() { failure.advice("Sign in again: rehome login") } else { failure }
-            }
+            AdminError::Refused(refusal) | AdminError::NotSignedIn(refusal) => Self::refused(refusal),
             AdminError::Transport(_) | AdminError::NotAnAnswer { .. } | AdminError::OtherPlace { .. } => Self::of(&error),
         }
     }

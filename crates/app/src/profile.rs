@@ -2,7 +2,7 @@
 
 use crate::{failure::Failure, files};
 use rehome_remote::{
-    client::{ConnectorSettings, HttpsConnector, admin::AdminClient},
+    client::{AdminClient, ConnectorSettings, HttpsConnector},
     tls,
 };
 use secrecy::{ExposeSecret, SecretString};

@@ -10,7 +10,7 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp};
 use rehome_command::Property;
-use rehome_remote::client::admin::{AdminClient, AdminError, ConsentAnswer, ConsentQuestion, Session};
+use rehome_remote::client::{AdminClient, AdminError, ConsentAnswer, ConsentQuestion, Session};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
@@ -128,7 +128,7 @@ pub(crate) fn logout(named: Option<&str>) -> Result<(), Failure> {
 /// When the session has ended or the server cannot be asked.
 pub(crate) async fn whoami(named: Option<&str>, form: Form) -> Result<(), Failure> {
     let profile = Profiles::of_environment()?.choose(named)?;
-    let commands = profile.client()?.commands(&profile.token).await.map_err(|error| sign_in_again(error.into(), &profile))?;
+    let commands = profile.client()?.commands(&profile.token).await.map_err(|error| answered(error, &profile))?;
     let object = json!({
         "Profile": profile.name, "Server": profile.server, "Tenant": profile.tenant, "TenantId": profile.tenant_id,
         "Account": profile.account, "SessionEnds": profile.expires.to_string(), "Commands": commands.len(),
@@ -138,14 +138,16 @@ pub(crate) async fn whoami(named: Option<&str>, form: Form) -> Result<(), Failur
     Ok(())
 }
 
-/// The next step after an ended session, with the profile's own words.
-pub(crate) fn sign_in_again(failure: Failure, profile: &Profile) -> Failure {
-    if failure.advice == "Sign in again: rehome login" {
-        let (server, tenant, name) = (&profile.server, &profile.tenant, &profile.name);
-        let ca = profile.authority.as_ref().map(|path| format!(" --ca {}", path.display())).unwrap_or_default();
-        return failure.advice(format!("Sign in again: rehome login --server {server} --tenant {tenant} --profile {name}{ca}"));
+/// What the server answered; after an ended session the next step is told in the profile's own words.
+pub(crate) fn answered(error: AdminError, profile: &Profile) -> Failure {
+    let ended = matches!(error, AdminError::NotSignedIn(_));
+    let failure = Failure::from(error);
+    if !ended {
+        return failure;
     }
-    failure
+    let (server, tenant, name) = (&profile.server, &profile.tenant, &profile.name);
+    let ca = profile.authority.as_ref().map(|path| format!(" --ca {}", path.display())).unwrap_or_default();
+    failure.advice(format!("Sign in again: rehome login --server {server} --tenant {tenant} --profile {name}{ca}"))
 }
 
 /// How a consent question is answered.
@@ -167,7 +169,7 @@ pub(crate) async fn consent(named: Option<&str>, link: &str, answer: Answer, for
     let profile = Profiles::of_environment()?.choose(named)?;
     let url = Url::parse(link).map_err(|_| Failure::usage(format!("'{}' is not a link", harmless(link))))?;
     let client = profile.client()?;
-    let failed = |error: AdminError| sign_in_again(error.into(), &profile);
+    let failed = |error: AdminError| answered(error, &profile);
     let question = client.consent_question(&profile.token, &url).await.map_err(failed)?;
     print::say(&shown(&question));
     let answer = match answer {
@@ -218,7 +220,7 @@ fn shown(question: &ConsentQuestion) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rehome_remote::client::admin::ConsentPermission;
+    use rehome_remote::client::ConsentPermission;
 
     #[test]
     fn what_comes_from_outside_is_quoted_and_harmless() {

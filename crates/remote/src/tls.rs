@@ -102,13 +102,12 @@ pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>
     Ok(Arc::new(config))
 }
 
-/// The client's TLS settings: the system's roots and those of `extra_roots` (PEM files). Nothing switches
-/// verification off.
+/// The roots that this deployment believes: the system's and those of `extra_roots` (PEM files).
 ///
 /// # Errors
 /// When an extra root cannot be used. A system store that cannot be read is only logged, because partners may be
 /// reached by extra roots alone.
-pub fn client_config(extra_roots: &[PathBuf]) -> Result<Arc<ClientConfig>, CertificateError> {
+pub fn roots(extra_roots: &[PathBuf]) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
@@ -124,10 +123,18 @@ pub fn client_config(extra_roots: &[PathBuf]) -> Result<Arc<ClientConfig>, Certi
             })?;
         }
     }
+    Ok(roots)
+}
+
+/// The client's TLS settings over [`roots`]. Nothing switches verification off.
+///
+/// # Errors
+/// As [`roots`].
+pub fn client_config(extra_roots: &[PathBuf]) -> Result<Arc<ClientConfig>, CertificateError> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(CertificateError::Versions)?
-        .with_root_certificates(roots)
+        .with_root_certificates(roots(extra_roots)?)
         .with_no_client_auth();
     config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))

@@ -25,3 +25,6 @@ pub use link::{LinkError, OctetStream, SourceLink, SweepFolder};
 pub use proof::{Exception, ExceptionKind, Held};
 pub use report::{Report, ReportItem, ReportKind, Side};
 pub use storage::{Change, ChunkKey, ChunkKind, ChunkStorage, StorageError};
+
+// What the link speaks of, for those who carry it and may not know `mailbox`.
+pub use rehome_mailbox::{ErrorScope, Folder, FolderPath, Retry};

@@ -3,9 +3,13 @@
 //! Never: know a type of ours. What a test knows in our types it writes into files that a foreign program reads.
 
 pub mod dovecot;
+pub mod line;
+pub mod process;
+pub mod wait;
 
 /// Whether `REHOME_WITHOUT` (names separated by commas) leaves out a server, so that its tests may be passed over.
 #[must_use]
 pub fn is_left_out(server: &str) -> bool {
-    std::env::var("REHOME_WITHOUT").is_ok_and(|names| names.split(',').any(|name| name.trim() == server))
+    std::env::var("REHOME_WITHOUT")
+        .is_ok_and(|names| names.split(',').any(|name| name.trim() == server))
 }

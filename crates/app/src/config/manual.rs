@@ -25,23 +25,18 @@ fn shown(nested: &Nested) -> impl Iterator<Item = &Key> {
     nested.keys.iter().filter(|key| !key.hidden)
 }
 
-/// The key's name as in the file: raw identifiers are a matter of the source text.
-fn name(key: &Key) -> &str {
-    key.name.trim_start_matches("r#")
-}
-
 fn describe(page: &mut String, place: &str, nested: &Nested) {
     for key in shown(nested).filter(|key| key.table.is_none()) {
         let default = key.default.as_ref().map_or("required".to_owned(), |value| format!("default: {value}"));
-        page.push_str(&format!("{}  ({default})\n", name(key)));
+        page.push_str(&format!("{}  ({default})\n", key.name));
         page.push_str(&wrap(&key.documentation, 4));
         page.push_str(&wrap(&format!("Takes {}.", key.kind), 4));
         page.push('\n');
     }
     for (key, table) in shown(nested).filter_map(|key| Some((key, key.table.as_ref()?))) {
         let below = match table.named {
-            Some(_) => format!("{place}{}.NAME", name(key)),
-            None => format!("{place}{}", name(key)),
+            Some(_) => format!("{place}{}.NAME", key.name),
+            None => format!("{place}{}", key.name),
         };
         page.push_str(&format!("[{below}]\n"));
         page.push_str(&wrap(&key.documentation, 4));
@@ -64,13 +59,13 @@ pub(crate) fn example() -> String {
 
 fn example_of(file: &mut String, place: &str, nested: &Nested) {
     for key in shown(nested).filter(|key| key.table.is_none()) {
-        file.push_str(&format!("{} = {}\n", name(key), key.example));
+        file.push_str(&format!("{} = {}\n", key.name, key.example));
     }
     for (key, table) in shown(nested).filter_map(|key| Some((key, key.table.as_ref()?))) {
         let below = match table.named {
-            Some(_) if key.example.contains('.') => format!("{place}{}.\"{}\"", name(key), key.example),
-            Some(_) => format!("{place}{}.{}", name(key), key.example),
-            None => format!("{place}{}", name(key)),
+            Some(_) if key.example.contains('.') => format!("{place}{}.\"{}\"", key.name, key.example),
+            Some(_) => format!("{place}{}.{}", key.name, key.example),
+            None => format!("{place}{}", key.name),
         };
         file.push_str(&format!("\n[{below}]\n"));
         example_of(file, &format!("{below}."), table);

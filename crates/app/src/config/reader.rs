@@ -101,7 +101,6 @@ pub(crate) struct Reader<'a> {
 pub(crate) struct Fields<'t> {
     rest: BTreeMap<&'t str, (Range<usize>, &'t Spanned<DeValue<'t>>)>,
     at: Option<usize>,
-    complete: bool,
 }
 
 impl Reader<'_> {
@@ -134,6 +133,11 @@ impl Reader<'_> {
     }
 }
 
+/// The name as in the file: raw identifiers are a matter of the source text.
+pub(crate) fn key_name(name: &'static str) -> &'static str {
+    name.trim_start_matches("r#")
+}
+
 fn article(word: &str) -> &'static str {
     if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
@@ -141,7 +145,7 @@ fn article(word: &str) -> &'static str {
 impl<'t> Fields<'t> {
     fn of(table: &'t DeTable<'_>, at: Option<usize>) -> Self {
         let rest = table.iter().map(|(key, value)| (key.get_ref().as_ref(), (key.span(), value))).collect();
-        Self { rest, at, complete: true }
+        Self { rest, at }
     }
 
     /// The value of a key, its default if it is left out.
@@ -151,20 +155,20 @@ impl<'t> Fields<'t> {
         default: Option<fn() -> S>,
         reader: &mut Reader<'_>,
     ) -> Option<S> {
-        let value = match self.rest.remove(name) {
+        let name = key_name(name);
+        match self.rest.remove(name) {
             Some((_, value)) => S::read(value, reader),
             None => default.map(|make| make()).or_else(S::absent).or_else(|| {
                 reader.mistake(self.at, format!("the key '{name}' is missing; it takes {}", S::kind()))
             }),
-        };
-        self.complete &= value.is_some();
-        value
+        }
     }
 
     /// Records every key that no one took.
-    pub(crate) fn finish(self, allowed: &[&str], reader: &mut Reader<'_>) {
+    pub(crate) fn finish(self, keys: &[(&'static str, bool)], reader: &mut Reader<'_>) {
+        let shown: Vec<&str> = keys.iter().filter(|(_, hidden)| !hidden).map(|(name, _)| key_name(name)).collect();
+        let allowed = shown.join(", ");
         for (name, (at, _)) in self.rest {
-            let allowed = allowed.join(", ");
             let _: Option<()> = reader.mistake(Some(at.start), format!("unknown key '{name}'; allowed here: {allowed}"));
         }
     }
@@ -193,7 +197,7 @@ macro_rules! settings {
             ) -> Option<Self> {
                 let mut fields = reader.fields(value)?;
                 $( let $key = fields.take::<$kind>(stringify!($key), settings!(@default $kind $(, $default)?), reader); )+
-                fields.finish(&[$( $(settings!(@skip $hidden),)? stringify!($key) ),+], reader);
+                fields.finish(&[$( (stringify!($key), settings!(@hidden $($hidden)?)) ),+], reader);
                 Some(Self { $( $key: $key?, )+ })
             }
 
@@ -209,7 +213,7 @@ macro_rules! settings {
             fn nested() -> Option<$crate::config::reader::Nested> {
                 use $crate::config::reader::{Key, Setting};
                 let keys = vec![$( Key {
-                    name: stringify!($key),
+                    name: $crate::config::reader::key_name(stringify!($key)),
                     kind: <$kind as Setting>::kind(),
                     default: settings!(@default $kind $(, $default)?)
                         .map_or_else(<$kind as Setting>::absent, |make: fn() -> $kind| Some(make()))

@@ -18,7 +18,7 @@ use rehome_domain::{
     naming::{MAX_DISPLAY_NAME, MAX_NAME, checked_alias, checked_text, default_alias},
     recipient::{Mailbox, MailboxState, Recipient, RecipientKind},
 };
-use rehome_platform::Inspection;
+use rehome_platform::{Inspection, PlatformError};
 use rehome_store::Tx;
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -78,12 +78,16 @@ async fn import_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
     let mut looked_at = Vec::with_capacity(rows.len());
     for row in &rows {
         looked_at.push(match row.cell("Location") {
-            Some(location) => platforms.inspect(platform, location).await.map_err(|e| platform_error(&e).message),
+            Some(location) => platforms.inspect(platform, location).await.map_err(|e| match &e {
+                PlatformError::Files { source, .. } if source.kind() == std::io::ErrorKind::NotFound => nothing_at(location),
+                _ => platform_error(&e).message,
+            }),
             None => Err("Location is empty.".to_owned()),
         });
     }
 
-    let mut tx = if what_if { call.ctx.store.read().await? } else { call.ctx.store.write().await? };
+    // A preview does the same in a transaction that is given up, so that it sees what rows do to each other.
+    let mut tx = call.ctx.store.write().await?;
     let domains = accepted_domains(call, &mut tx).await?;
     let strangers = places_of_others(call.tenant(), &mut tx).await?;
     let (mut objects, mut adopted, mut refused) = (Vec::new(), 0u64, 0u64);
@@ -91,12 +95,10 @@ async fn import_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
     for (row, found) in rows.iter().zip(&looked_at) {
         let action = decide(call, &mut tx, platform, row, found, (&domains, &strangers)).await?;
         match &action {
-            // A preview cannot insert, and two rows of one file may still collide: the insert is where that shows.
-            Action::Adopt(made) if !what_if => {
+            Action::Adopt(made) => {
                 tx.recipient_insert(call.tenant(), made).await?;
                 adopted += 1;
             }
-            Action::Adopt(_) => adopted += 1,
             Action::Unchanged(_) => {}
             Action::Refuse(_) => refused += 1,
         }
@@ -141,6 +143,10 @@ async fn places_of_others(tenant: TenantId, tx: &mut Tx) -> Result<BTreeSet<Stri
     Ok(places)
 }
 
+fn nothing_at(location: &str) -> String {
+    format!("There is no mailbox at '{location}'.")
+}
+
 fn belongs_to_other(location: &str, strangers: &BTreeSet<String>) -> bool {
     let first = location.split('/').next().unwrap_or_default();
     strangers.contains(&first.to_lowercase())
@@ -157,7 +163,7 @@ async fn decide(
     let location = row.cell("Location").unwrap_or_default();
     if belongs_to_other(location, strangers) {
         // The same words as for a folder that is not there.
-        return Ok(Action::Refuse(format!("There is no mailbox at '{location}'.")));
+        return Ok(Action::Refuse(nothing_at(location)));
     }
     let made = match recipient_of(call, tx, platform, row).await {
         Ok(made) => made,

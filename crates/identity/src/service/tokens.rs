@@ -134,23 +134,31 @@ impl Identity {
                 check_assertion(assertion.expose_secret(), &pinned, &principal, &endpoint, now).map(Some)
             }
         };
-        drop(tx);
         let actor = Actor {
             caller: format!("application {app_id}"),
             origin: from.address.clone(),
             correlation_id: from.correlation_id,
         };
+        let mut principal = principal;
         if !principal.in_force(now) {
+            // A promise outlives the consent: Status, Commit and Abort of a prepared attempt need a token, without any role.
+            let promised = authenticated.is_ok() && tx.source_promise_exists(tenant, principal.id, now).await?;
+            drop(tx);
             // One text for the caller; the reason is in this tenant's log once the caller has proven who it is.
-            if authenticated.is_ok() {
+            if authenticated.is_ok() && !promised {
                 self.audit_refusal(&principal, &actor, now).await?;
             }
-            return Err(TokenError::NotFoundInTenant { app_id });
+            if !promised {
+                return Err(TokenError::NotFoundInTenant { app_id });
+            }
+            principal.roles.clear();
+        } else {
+            drop(tx);
+            if !principal.roles.iter().any(|r| r == ROLE_MAILBOX_MIGRATION) {
+                return Err(TokenError::RoleNotGranted);
+            }
         }
         let assertion = authenticated?;
-        if !principal.roles.iter().any(|r| r == ROLE_MAILBOX_MIGRATION) {
-            return Err(TokenError::RoleNotGranted);
-        }
         self.0.proofs.remember(&proof, now).map_err(TokenError::Proof)?;
         self.record_issue(&principal, assertion.as_ref(), &actor, now).await?;
         Ok(sign_access(&keys.token, origin, &principal, &proof.jkt, now)?)

@@ -7,6 +7,7 @@ mod exporters;
 mod keeper;
 mod outbound;
 
+pub use content::FrameStream;
 pub use outbound::{OutboundTest, OutboundView};
 
 use crate::{

@@ -11,14 +11,13 @@ use rehome_domain::error_id::{ErrorId, Problem};
 use rehome_domain::id::{CorrelationId, TenantId};
 use rehome_identity::Identity;
 use rehome_identity::authority::{Origin as AuthorityOrigin, PartnerAuthority};
-use rehome_identity::dpop::DpopKey;
 use rehome_identity::jws::CryptographyFailed;
 use rehome_identity::partner::{
     MAX_ANSWER, PartnerToken, PartnerTokenError, assertion_form, read_token_answer, secret_form,
 };
-use rehome_mailbox::Retry;
 use rehome_migrate::Clock;
 use rehome_migrate::target::partner::{Connected, Partner, PartnerAddress, PartnerError};
+use rehome_replicate::Retry;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,27 +27,19 @@ use uuid::Uuid;
 /// Time for a token.
 const TOKEN_TIME: Duration = Duration::from_secs(30);
 
-/// Reaches source deployments over HTTPS. Cheap to clone; one per process, because access tokens are bound to its key.
+/// Reaches source deployments over HTTPS. Cheap to clone.
 #[derive(Clone)]
 pub struct PartnerClient {
     fetcher: Fetcher,
     identity: Identity,
     clock: Clock,
-    key: Arc<DpopKey>,
 }
 
 impl PartnerClient {
-    /// A client with a new key for its tokens.
-    ///
-    /// # Errors
-    /// When the random source fails.
-    pub fn new(connector: HttpsConnector, identity: Identity, clock: Clock) -> Result<Self, CryptographyFailed> {
-        Ok(Self {
-            fetcher: Fetcher::new(connector),
-            identity,
-            clock,
-            key: Arc::new(DpopKey::generate()?),
-        })
+    /// A client whose tokens are bound to the identity's proof key.
+    #[must_use]
+    pub fn new(connector: HttpsConnector, identity: Identity, clock: Clock) -> Self {
+        Self { fetcher: Fetcher::new(connector), identity, clock }
     }
 
     /// Finds the tenant and checks that it is the one found earlier.
@@ -168,23 +159,21 @@ impl TokenSource {
         url: &str,
         token: Option<&SecretString>,
     ) -> Result<String, CryptographyFailed> {
-        self.partner
-            .key
-            .proof(method, url, token, self.partner.clock.now(), Uuid::new_v4())
+        self.partner.identity.dpop_key().proof(method, url, token, self.partner.clock.now(), Uuid::new_v4())
     }
 
     /// The form for the source's token endpoint. The secret itself goes to our own authority alone: as a form when the
     /// source is a tenant of this deployment, else in process, and the source gets an assertion made for it.
     async fn form(&self, correlation: CorrelationId) -> Result<SecretString, PartnerError> {
         let address = &self.address;
-        if self.authority.origin == *self.partner.identity.origin() {
+        if self.authority.origin == *self.partner.identity.public_name() {
             return Ok(secret_form(address.application_id, &address.secret));
         }
         let now = self.partner.clock.now();
         let assertion = self
             .partner
             .identity
-            .client_assertion(
+            .assertion_for(
                 address.home_tenant,
                 address.application_id,
                 &address.secret,

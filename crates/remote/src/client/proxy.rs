@@ -10,13 +10,13 @@ use futures_util::StreamExt;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use rehome_domain::error_id::{ErrorId, Problem};
 use rehome_domain::id::{AttemptId, CorrelationId};
-use rehome_mailbox::{ErrorScope, Folder, FolderPath, Retry};
 use rehome_migrate::protocol::{
     AbortAnswer, AttemptRequest, CommitAnswer, ErrorAnswer, FoldersAnswer, FoldersRequest, ItemsRequest, LeaseAnswer,
     ListingRequest, OpenAnswer, PrepareAnswer, PrepareRequest, StatusAnswer, SweepAnswer,
 };
 use rehome_migrate::target::partner::{MailboxRef, PartnerError, SourceProxy, Traffic};
 use rehome_replicate::link::{LinkError, OctetStream, SourceLink};
+use rehome_replicate::{ErrorScope, Folder, FolderPath, Retry};
 use rehome_wire::uid_set::UidSet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;

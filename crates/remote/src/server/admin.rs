@@ -29,7 +29,7 @@ struct Invocation {
 struct CmdletInput {
     cmdlet_name: String,
     #[serde(default)]
-    parameters: Option<Json>,
+    parameters: serde_json::Map<String, Json>,
 }
 
 /// Who calls in which tenant; the tenant of the path, of the query and of the token must be one.
@@ -123,7 +123,6 @@ pub(crate) async fn invoke(
         cmdlet_name,
         parameters,
     } = invocation.cmdlet_input;
-    let parameters = parameters.unwrap_or_else(|| json!({}));
     // What was begun is finished and audited even if the caller hangs up.
     let task = async move { rehome_cmdlets::invoke_json(&context, &cmdlet_name, &parameters).await };
     match tokio::spawn(tracing::Instrument::in_current_span(task)).await {
@@ -176,7 +175,7 @@ pub(crate) async fn commands(
     match caller(&services, &text, query.as_deref(), &headers, correlation).await {
         Ok(caller) => json(
             StatusCode::OK,
-            &json!({ "value": rehome_cmdlets::declarations_for(&caller) }),
+            &json!({ "value": rehome_cmdlets::visible(&caller) }),
         ),
         Err(answer) => answer,
     }

@@ -13,8 +13,12 @@ use serde_json::json;
 pub(crate) fn status_of(id: ErrorId) -> StatusCode {
     match id {
         ErrorId::InvalidAccessToken => StatusCode::UNAUTHORIZED,
-        ErrorId::ManagementObjectNotFound | ErrorId::MigrationRecipientNotFound => StatusCode::NOT_FOUND,
+        ErrorId::ManagementObjectNotFound
+        | ErrorId::MigrationRecipientNotFound
+        | ErrorId::CommandNotFound
+        | ErrorId::MemberNotFound => StatusCode::NOT_FOUND,
         ErrorId::ObjectAlreadyExists
+        | ErrorId::MemberAlreadyExists
         | ErrorId::StaleAttempt
         | ErrorId::LeaseLapsed
         | ErrorId::RootMismatch

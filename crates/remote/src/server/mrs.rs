@@ -4,11 +4,11 @@ use super::answer::proxy_error;
 use super::request::{Correlation, JSON_LIMIT, Peer, json, read_body};
 use super::{Services, stream, tenant_in_token};
 use axum::body::Body;
-use axum::extract::{OriginalUri, Path, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::Stream;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use rehome_domain::error_id::ErrorId;
 use rehome_domain::gate::Caller;
 use rehome_domain::id::{AttemptId, ExchangeGuid, MoveId, TenantId};
@@ -97,7 +97,7 @@ pub(crate) async fn verb(
     Path((tenant, mailbox, operation)): Path<(String, String, String)>,
     Correlation(correlation): Correlation,
     Peer(peer): Peer,
-    OriginalUri(uri): OriginalUri,
+    uri: Uri,
     method: Method,
     headers: HeaderMap,
     body: Body,
