@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
 
 import generate
 import relay
@@ -83,7 +82,7 @@ class Demo:
     def adopt(self):
         say("\n== The source adopts its existing Maildirs; not an octet of them is touched")
         rows = [f"{name}@{SOURCE},{name},{name}" for name in [*generate.MAILBOXES, OUTSIDER]]
-        file = self.source.private_file("import.csv", "\n".join(["EmailAddress,Name,Path", *rows]) + "\n")
+        file = self.source.private_file("import.csv", "\n".join(["EmailAddress,Name,Location", *rows]) + "\n")
         self.source.run("Import-Mailbox", "-Platform", "mail", "-CSVData", file, "-WhatIf")
         self.source.run("Import-Mailbox", "-Platform", "mail", "-CSVData", file)
         self.mailboxes = {name: self.source.run("Get-Mailbox", f"{name}@{SOURCE}", quiet=True)[0]
@@ -93,16 +92,14 @@ class Demo:
     def build_trust(self):
         say("\n== Application, secret, consent on both sides")
         app = self.target.run("New-MgApplication", "-DisplayName", "Mailbox moves to Fabrikam", "-SignInAudience", "AzureADMultipleOrgs",
-                              "-Web", f'@{{RedirectUris="{REDIRECT}"}}', "-RequiredResourceAccess", "Mailbox.Migration")[0]
+                              "-RedirectUris", REDIRECT, "-RequiredPermissions", "Mailbox.Migration")[0]
         self.app_id = app["AppId"]
         secret = self.target.run("Add-MgApplicationPassword", "-ApplicationId", self.app_id)[0]["SecretText"]
         self.endpoint_credentials = self.target.credentials_file("endpoint.json", self.app_id, secret)
-        self.target.run("New-MgServicePrincipalAppRoleAssignment", "-ServicePrincipalId", self.app_id, "-AppRoleId", "Mailbox.Migration")
-        query = urllib.parse.urlencode({"client_id": self.app_id, "redirect_uri": REDIRECT, "state": "demo",
-                                        "authority": f"https://{self.target.server}"})
-        link = app.get("ConsentUrl") or f"https://{self.source.server}/{SOURCE}/adminconsent?{query}"
+        granted = self.target.run("New-MgServicePrincipalAppRoleAssignment", "-ServicePrincipalId", self.app_id,
+                                  "-RemoteServer", self.source.server, "-RemoteTenant", SOURCE)[0]
         say("   the link goes to the source's administrator, who signs in at his own server and accepts:")
-        self.source.run("consent", link)
+        self.source.run("consent", granted["ConsentLink"], "--yes")
         table(self.source.run("Get-MgServicePrincipal"), ["DisplayName", "AppId", "AppOwnerOrganizationId"])
 
         say("\n== Endpoint in the target, relationship on both sides, the group of those who may leave")
@@ -254,7 +251,7 @@ class Demo:
             raise DemoFailed(f"{OUTSIDER} was to stay and did not")
         say("\n== What the source's administrator sees")
         self.outbound = self.source.run("Get-OutboundMigration")
-        table(self.outbound, ["Identity", "Status", "ItemsServed", "BytesServed", "LockMilliseconds"])
+        table(self.outbound, ["Identity", "State", "ItemsServed", "BytesServed", "LockMilliseconds"])
         say("\n== Mail to the old addresses")
         self.send_mail(2)
 

@@ -49,7 +49,7 @@ def without_consent(demo: Demo):
     principal = next((one for one in demo.source.run("Get-MgServicePrincipal") if one["AppId"] == demo.app_id), None)
     if principal is None:
         raise DemoFailed("the source has no service principal for the application")
-    demo.source.run("Remove-MgServicePrincipal", "-ServicePrincipalId", principal["Id"], "-Confirm:false")
+    demo.source.run("Remove-MgServicePrincipal", "-ServicePrincipalId", principal["Id"])
 
 
 def nothing(_: Demo):

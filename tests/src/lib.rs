@@ -1,1 +1,1 @@
-//! Whole organisations under test; see tests/.
+//! Whole organisations as processes; the tests are in `tests/organisations`.

@@ -27,7 +27,9 @@ pub(crate) fn line(prompt: &str) -> Result<String, String> {
     let mut stderr = io::stderr().lock();
     let asked = write!(stderr, "{prompt}: ").and_then(|()| stderr.flush());
     let mut answer = String::new();
-    asked.and_then(|()| io::stdin().read_line(&mut answer)).map_err(|error| error.to_string())?;
+    asked
+        .and_then(|()| io::stdin().read_line(&mut answer))
+        .map_err(|error| error.to_string())?;
     Ok(answer.trim().to_owned())
 }
 
@@ -39,7 +41,9 @@ pub(crate) fn secret(prompt: &str) -> Result<SecretString, String> {
     if !someone_is_there() {
         return Err("there is no terminal to ask on".to_owned());
     }
-    rpassword::prompt_password(format!("{prompt}: ")).map(SecretString::from).map_err(|error| error.to_string())
+    rpassword::prompt_password(format!("{prompt}: "))
+        .map(SecretString::from)
+        .map_err(|error| error.to_string())
 }
 
 /// Asks yes or no; anything but yes is no.
@@ -47,14 +51,19 @@ pub(crate) fn secret(prompt: &str) -> Result<SecretString, String> {
 /// # Errors
 /// When there is no one to ask.
 pub(crate) fn yes(question: &str) -> Result<bool, Failure> {
-    let answer = line(&format!("{question} [y/N]")).map_err(|why| Failure::usage(why).advice("Answer with --yes or --cancel."))?;
+    let answer = line(&format!("{question} [y/N]"))
+        .map_err(|why| Failure::usage(why).advice("Answer with --yes or --cancel."))?;
     Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Reads a file, or standard input for `-`, up to a limit.
 fn bounded(name: &str, most: u64) -> Result<Vec<u8>, String> {
     let unreadable = |error: io::Error| format!("'{name}' cannot be read: {error}");
-    let source: Box<dyn Read> = if name == "-" { Box::new(io::stdin()) } else { Box::new(File::open(name).map_err(unreadable)?) };
+    let source: Box<dyn Read> = if name == "-" {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(name).map_err(unreadable)?)
+    };
     let mut octets = Vec::new();
     source.take(most + 1).read_to_end(&mut octets).map_err(unreadable)?;
     if octets.len() as u64 > most {
@@ -69,7 +78,9 @@ fn bounded(name: &str, most: u64) -> Result<Vec<u8>, String> {
 /// In words, without quoting it.
 pub(crate) fn credentials_text(name: &str) -> Result<SecretString, String> {
     let octets = bounded(name, MAX_CREDENTIALS)?;
-    String::from_utf8(octets).map(SecretString::from).map_err(|_| format!("'{name}' is not UTF-8 text"))
+    String::from_utf8(octets)
+        .map(SecretString::from)
+        .map_err(|_| format!("'{name}' is not UTF-8 text"))
 }
 
 /// What a cmdlet's words do not hold.

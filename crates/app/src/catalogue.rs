@@ -9,17 +9,32 @@ const TASKS: &[(&str, &[&str])] = &[
     ("Groups", &["DistributionGroup", "DistributionGroupMember"]),
     (
         "Applications and consent",
-        &["MgApplication", "MgApplicationPassword", "MgServicePrincipal", "MgServicePrincipalAppRoleAssignment"],
+        &[
+            "MgApplication",
+            "MgApplicationPassword",
+            "MgServicePrincipal",
+            "MgServicePrincipalAppRoleAssignment",
+        ],
     ),
-    ("Partners", &["OrganizationRelationship", "MigrationEndpoint", "MigrationServerAvailability"]),
-    ("Moving, as target", &["MigrationBatch", "MigrationUser", "MigrationUserStatistics"]),
+    (
+        "Partners",
+        &[
+            "OrganizationRelationship",
+            "MigrationEndpoint",
+            "MigrationServerAvailability",
+        ],
+    ),
+    (
+        "Moving, as target",
+        &["MigrationBatch", "MigrationUser", "MigrationUserStatistics"],
+    ),
     ("What leaves, as source", &["OutboundMigration"]),
     ("Organisation", &["AcceptedDomain", "OrganizationConfig"]),
 ];
 
 /// All cmdlets.
-pub(crate) fn all() -> &'static [Declaration] {
-    rehome_cmdlets::declarations()
+pub(crate) fn all() -> impl Iterator<Item = &'static Declaration> {
+    rehome_cmdlets::registry().iter().map(|cmdlet| &cmdlet.declaration)
 }
 
 /// The cmdlet of this name, case ignored.
@@ -27,12 +42,15 @@ pub(crate) fn all() -> &'static [Declaration] {
 /// # Errors
 /// With the names that come close.
 pub(crate) fn find(name: &str) -> Result<&'static Declaration, Failure> {
-    if let Some(found) = all().iter().find(|d| d.name().eq_ignore_ascii_case(name)) {
+    if let Some(found) = all().find(|d| d.name().eq_ignore_ascii_case(name)) {
         return Ok(found);
     }
     let wanted = name.to_ascii_lowercase();
     let noun = wanted.split_once('-').map_or(wanted.as_str(), |(_, noun)| noun);
-    let mut near: Vec<String> = all().iter().filter(|d| is_near(noun, &d.noun.to_ascii_lowercase())).map(Declaration::name).collect();
+    let mut near: Vec<String> = all()
+        .filter(|d| is_near(noun, &d.noun.to_ascii_lowercase()))
+        .map(Declaration::name)
+        .collect();
     near.sort();
     near.truncate(8);
     let failure = Failure::usage(format!("the term '{name}' is not recognized as a command"));
@@ -74,8 +92,14 @@ fn client_switches(declaration: &Declaration) -> String {
         "ON THE COMMAND LINE\n    --profile NAME   whose session is used (else REHOME_PROFILE, else the only one)\n    \
          --json           prints an array of objects\n    --list           prints every property, one a line\n",
     );
-    if declaration.parameters.iter().any(|p| p.kind == rehome_command::ParameterType::Credential) {
-        page.push_str("    --credentials-file FILE   {\"UserName\", \"Password\"} as JSON, or two lines; - for standard input\n");
+    if declaration
+        .parameters
+        .iter()
+        .any(|p| p.kind == rehome_command::ParameterType::Credential)
+    {
+        page.push_str(
+            "    --credentials-file FILE   {\"UserName\", \"Password\"} as JSON, or two lines; - for standard input\n",
+        );
     }
     if crate::wait::goal_of(&declaration.name()).is_some() {
         page.push_str("    --wait           shows progress until the batch has got there\n");
@@ -91,20 +115,32 @@ pub(crate) fn overview() -> String {
          On the machine of the server, as its operator (--config FILE, else REHOME_CONFIG, else /etc/rehome/rehome.toml):\n",
     );
     let rows = [
-        ("certificate new --name HOST --out DIR", "makes a trial authority and a certificate"),
+        (
+            "certificate new --name HOST --out DIR",
+            "makes a trial authority and a certificate",
+        ),
         ("key new --out FILE", "makes the key that seals stored secrets"),
         ("config describe", "prints the manual of the configuration"),
         ("config check FILE", "checks a configuration"),
-        ("tenant new DOMAIN --admin NAME", "makes a tenant; prints a one-time sign-in code"),
+        (
+            "tenant new DOMAIN --admin NAME",
+            "makes a tenant; prints a one-time sign-in code",
+        ),
         ("tenant list", "lists the tenants"),
-        ("tenant domain add|remove TENANT DOMAIN", "changes a tenant's accepted domains"),
+        (
+            "tenant domain add|remove TENANT DOMAIN",
+            "changes a tenant's accepted domains",
+        ),
         ("admin reset TENANT NAME", "gives an administrator a new one-time code"),
         ("serve", "serves until SIGTERM or SIGINT"),
     ];
     push_rows(&mut page, &rows);
     page.push_str("\nAs an administrator, from anywhere:\n");
     let rows = [
-        ("login --server HOST[:PORT] --tenant DOMAIN", "signs in and keeps the session in a profile"),
+        (
+            "login --server HOST[:PORT] --tenant DOMAIN",
+            "signs in and keeps the session in a profile",
+        ),
         ("whoami", "says who is signed in"),
         ("logout", "forgets a session"),
         ("consent LINK", "shows what a partner's application asks, and answers"),
@@ -113,11 +149,15 @@ pub(crate) fn overview() -> String {
     push_rows(&mut page, &rows);
     page.push_str("\nCommands (upper and lower case do not matter):\n");
     for (task, nouns) in TASKS {
-        let declarations: Vec<&Declaration> =
-            nouns.iter().flat_map(|noun| all().iter().filter(move |d| d.noun == *noun)).collect();
+        let declarations: Vec<&Declaration> = nouns
+            .iter()
+            .flat_map(|noun| all().filter(move |d| d.noun == *noun))
+            .collect();
         push_task(&mut page, task, &declarations);
     }
-    let others: Vec<&Declaration> = all().iter().filter(|d| !TASKS.iter().any(|(_, nouns)| nouns.contains(&d.noun.as_str()))).collect();
+    let others: Vec<&Declaration> = all()
+        .filter(|d| !TASKS.iter().any(|(_, nouns)| nouns.contains(&d.noun.as_str())))
+        .collect();
     push_task(&mut page, "Other", &others);
     page.push_str(
         "\nSwitches of every command: --profile NAME, --json (data on standard output; messages always on standard error).\n\
@@ -150,13 +190,22 @@ mod tests {
     #[test]
     fn pages() {
         golden::check("help.txt", &overview());
-        golden::check("help-New-MigrationBatch.txt", &help(find("new-migrationbatch").unwrap()));
+        golden::check(
+            "help-New-MigrationBatch.txt",
+            &help(find("new-migrationbatch").unwrap()),
+        );
     }
 
     #[test]
     fn every_cmdlet_belongs_to_a_task() {
         for declaration in all() {
-            assert!(TASKS.iter().any(|(_, nouns)| nouns.contains(&declaration.noun.as_str())), "{}", declaration.name());
+            assert!(
+                TASKS
+                    .iter()
+                    .any(|(_, nouns)| nouns.contains(&declaration.noun.as_str())),
+                "{}",
+                declaration.name()
+            );
         }
     }
 

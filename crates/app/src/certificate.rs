@@ -3,7 +3,8 @@
 use crate::{failure::Failure, files};
 use jiff::{Span, Timestamp, civil::Date, tz::TimeZone};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
 };
 use std::path::{Path, PathBuf};
 
@@ -32,13 +33,17 @@ pub(crate) fn make(names: &[String], folder: &Path) -> Result<TrialCertificate, 
     };
     for path in [&made.authority, &made.certificate, &made.key] {
         if path.exists() {
-            return Err(Failure::failed(format!("{} exists already and is not overwritten", path.display())));
+            return Err(Failure::failed(format!(
+                "{} exists already and is not overwritten",
+                path.display()
+            )));
         }
     }
     let (authority, certificate, key) =
         generate(names, made.until).map_err(|error| Failure::while_doing("the certificate cannot be made", &error))?;
     let write = |path: &Path, text: &str, mode| {
-        files::write_new(path, text.as_bytes(), mode).map_err(|error| Failure::while_doing(&path.display().to_string(), &error))
+        files::write_new(path, text.as_bytes(), mode)
+            .map_err(|error| Failure::while_doing(&path.display().to_string(), &error))
     };
     std::fs::create_dir_all(folder).map_err(|error| Failure::while_doing(&folder.display().to_string(), &error))?;
     write(&made.key, &key, 0o600)?;
@@ -48,7 +53,7 @@ pub(crate) fn make(names: &[String], folder: &Path) -> Result<TrialCertificate, 
 }
 
 fn today() -> Date {
-    Timestamp::now().to_zoned(TimeZone::UTC).date()
+    TimeZone::UTC.to_datetime(Timestamp::now()).date()
 }
 
 /// PEM texts of authority, certificate and key.
@@ -56,7 +61,10 @@ fn generate(names: &[String], until: Date) -> Result<(String, String, String), r
     let name = names.first().map_or("trial", String::as_str);
     let authority = CertifiedIssuer::self_signed(
         with_validity(CertificateParams::new(Vec::new())?, until, |params| {
-            params.distinguished_name.push(DnType::CommonName, format!("Rehome trial authority for {name} (not for production)"));
+            params.distinguished_name.push(
+                DnType::CommonName,
+                format!("Rehome trial authority for {name} (not for production)"),
+            );
             params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         }),
@@ -73,7 +81,11 @@ fn generate(names: &[String], until: Date) -> Result<(String, String, String), r
     Ok((authority.pem(), leaf.pem(), key.serialize_pem()))
 }
 
-fn with_validity(mut params: CertificateParams, until: Date, set: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+fn with_validity(
+    mut params: CertificateParams,
+    until: Date,
+    set: impl FnOnce(&mut CertificateParams),
+) -> CertificateParams {
     let day = |date: Date| {
         let part = |n: i8| u8::try_from(n).unwrap_or(1);
         rcgen::date_time_ymd(i32::from(date.year()), part(date.month()), part(date.day()))
@@ -94,11 +106,21 @@ mod tests {
     #[test]
     fn a_server_can_use_what_is_made_and_a_client_believes_it() {
         let folder = tempfile::tempdir().unwrap();
-        let made = make(&["localhost".to_owned(), "127.0.0.1".to_owned()], &folder.path().join("tls")).unwrap();
+        let made = make(
+            &["localhost".to_owned(), "127.0.0.1".to_owned()],
+            &folder.path().join("tls"),
+        )
+        .unwrap();
         rehome_remote::tls::server_config(&made.certificate, &made.key).unwrap();
         rehome_remote::tls::client_config(std::slice::from_ref(&made.authority)).unwrap();
-        assert_eq!(std::fs::metadata(&made.key).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(rehome_remote::tls::read_certificates(&made.certificate).unwrap().len(), 2);
+        assert_eq!(
+            std::fs::metadata(&made.key).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            rehome_remote::tls::read_certificates(&made.certificate).unwrap().len(),
+            2
+        );
         let again = make(&["localhost".to_owned()], &folder.path().join("tls"));
         assert!(again.is_err_and(|failure| failure.message.contains("not overwritten")));
     }

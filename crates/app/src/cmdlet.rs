@@ -19,9 +19,9 @@ use serde_json::Value as Json;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Switches {
     /// `--profile`.
-    pub(crate) profile: Option<String>,
+    profile: Option<String>,
     /// `--json`.
-    pub(crate) json: bool,
+    json: bool,
     /// `--list`.
     list: bool,
     /// `--wait`.
@@ -33,6 +33,15 @@ pub(crate) struct Switches {
 }
 
 impl Switches {
+    /// Those that stand before the cmdlet's name.
+    pub(crate) fn new(profile: Option<String>, json: bool) -> Self {
+        Self {
+            profile,
+            json,
+            ..Self::default()
+        }
+    }
+
     fn form(&self) -> Form {
         match (self.json, self.list) {
             (true, _) => Form::Json,
@@ -60,7 +69,9 @@ impl Switches {
             };
             let mut value = || {
                 let value = attached.clone().or_else(|| words.next().cloned());
-                value.filter(|v| !v.is_empty()).ok_or_else(|| Failure::usage(format!("--{name} needs a value")))
+                value
+                    .filter(|v| !v.is_empty())
+                    .ok_or_else(|| Failure::usage(format!("--{name} needs a value")))
             };
             match name {
                 "profile" => self.profile = Some(value()?),
@@ -88,7 +99,9 @@ fn unknown_switch(word: &str) -> Failure {
 /// # Errors
 /// When it is not understood, refused, or fails.
 pub(crate) async fn run(words: &[String], switches: Switches) -> Result<(), Failure> {
-    let Some((name, words)) = words.split_first() else { return Err(Failure::usage("no command was given")) };
+    let Some((name, words)) = words.split_first() else {
+        return Err(Failure::usage("no command was given"));
+    };
     let declaration = catalogue::find(name)?;
     let (switches, words) = switches.split(words)?;
     if switches.help {
@@ -100,13 +113,23 @@ pub(crate) async fn run(words: &[String], switches: Switches) -> Result<(), Fail
     let goal = match (switches.wait, wait::goal_of(&declaration.name())) {
         (false, _) => None,
         (true, Some(_)) if declaration.parameter("AutoStart").is_some() && !parameters.switch("AutoStart") => {
-            return Err(Failure::usage("there is nothing to wait for: the batch does not start by itself").advice("Add -AutoStart."));
+            return Err(
+                Failure::usage("there is nothing to wait for: the batch does not start by itself")
+                    .advice("Add -AutoStart."),
+            );
         }
         (true, Some(goal)) => Some(goal),
-        (true, None) => return Err(Failure::usage(format!("{} has nothing to wait for", declaration.name()))),
+        (true, None) => {
+            return Err(Failure::usage(format!(
+                "{} has nothing to wait for",
+                declaration.name()
+            )));
+        }
     };
     let session = AdminSession::new(profile)?;
-    let invoked = session.invoke(&declaration.name(), parameters.to_json(Secrets::Keep)).await?;
+    let invoked = session
+        .invoke(&declaration.name(), parameters.to_json(Secrets::Keep))
+        .await?;
     warn(&invoked.warnings);
     print::out(&output::render(&invoked.value, &declaration.output, switches.form()));
     match goal {
@@ -118,7 +141,10 @@ pub(crate) async fn run(words: &[String], switches: Switches) -> Result<(), Fail
 /// `--credentials-file` alone stands for the one credential that the cmdlet takes.
 fn bind(declaration: &Declaration, mut words: Vec<String>, switches: &Switches) -> Result<Parameters, Failure> {
     if switches.credentials_file.is_some() {
-        let mut credentials = declaration.parameters.iter().filter(|p| p.kind == ParameterType::Credential);
+        let mut credentials = declaration
+            .parameters
+            .iter()
+            .filter(|p| p.kind == ParameterType::Credential);
         let Some(credential) = credentials.next() else {
             return Err(Failure::usage(format!("{} takes no credentials", declaration.name())));
         };
@@ -127,7 +153,9 @@ fn bind(declaration: &Declaration, mut words: Vec<String>, switches: &Switches) 
             words.push(format!("-{}", credential.name));
         }
     }
-    let mut inputs = CommandLine { credentials_file: switches.credentials_file.clone() };
+    let mut inputs = CommandLine {
+        credentials_file: switches.credentials_file.clone(),
+    };
     bind_words(declaration, &words, &mut inputs).map_err(|error| Failure {
         id: "ParameterBindingException".to_owned(),
         ..Failure::usage(error.to_string()).advice(format!("rehome help {}", declaration.name()))
@@ -174,13 +202,23 @@ mod tests {
 
     #[test]
     fn switches_are_told_from_parameters() {
-        let (switches, rest) =
-            Switches::default().split(&words("-Name a --json -Enabled:true --profile=source --credentials-file f --wait")).unwrap();
+        let (switches, rest) = Switches::default()
+            .split(&words(
+                "-Name a --json -Enabled:true --profile=source --credentials-file f --wait",
+            ))
+            .unwrap();
         assert_eq!(rest, words("-Name a -Enabled:true"));
         assert!(switches.json && switches.wait && !switches.list);
-        assert_eq!((switches.profile.as_deref(), switches.credentials_file.as_deref()), (Some("source"), Some("f")));
+        assert_eq!(
+            (switches.profile.as_deref(), switches.credentials_file.as_deref()),
+            (Some("source"), Some("f"))
+        );
         for bad in ["--jsn", "--profile", "--json=yes"] {
-            assert_eq!(Switches::default().split(&words(bad)).unwrap_err().exit, crate::failure::Exit::Usage, "{bad}");
+            assert_eq!(
+                Switches::default().split(&words(bad)).unwrap_err().exit,
+                crate::failure::Exit::Usage,
+                "{bad}"
+            );
         }
     }
 
@@ -188,14 +226,26 @@ mod tests {
     fn a_credentials_file_names_the_one_credential() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("c.json");
-        std::fs::write(&file, r#"{"UserName":"11111111-1111-1111-1111-111111111111","Password":"s3cret"}"#).unwrap();
+        std::fs::write(
+            &file,
+            r#"{"UserName":"11111111-1111-1111-1111-111111111111","Password":"s3cret"}"#,
+        )
+        .unwrap();
         let declaration = catalogue::find("New-MigrationEndpoint").unwrap();
-        let switches = Switches { credentials_file: Some(file.display().to_string()), ..Switches::default() };
+        let switches = Switches {
+            credentials_file: Some(file.display().to_string()),
+            ..Switches::default()
+        };
         let given = "-Name e -ExchangeRemoteMove -RemoteServer s.example -RemoteTenant contoso.example \
                      -ApplicationId 11111111-1111-1111-1111-111111111111";
         let bound = bind(declaration, words(given), &switches).unwrap();
         assert!(bound.credential("Credentials").is_some());
-        let refused = bind(declaration, words(&format!("{given} -Credentials s3cret")), &Switches::default()).unwrap_err();
+        let refused = bind(
+            declaration,
+            words(&format!("{given} -Credentials s3cret")),
+            &Switches::default(),
+        )
+        .unwrap_err();
         assert!(!refused.to_text().contains("s3cret"));
     }
 }

@@ -31,12 +31,21 @@ pub(crate) struct Failure {
 impl Failure {
     /// Refused or failed.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Failed, id: String::new(), message: message.into(), advice: String::new(), correlation_id: String::new() }
+        Self {
+            exit: Exit::Failed,
+            id: String::new(),
+            message: message.into(),
+            advice: String::new(),
+            correlation_id: String::new(),
+        }
     }
 
     /// Not understood.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, ..Self::failed(message) }
+        Self {
+            exit: Exit::Usage,
+            ..Self::failed(message)
+        }
     }
 
     /// With what to do.
@@ -64,14 +73,21 @@ impl Failure {
 
     /// The form for people.
     pub(crate) fn to_text(&self) -> String {
-        let id = if self.id.is_empty() { String::new() } else { format!("{}: ", self.id) };
+        let id = if self.id.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", self.id)
+        };
         let lines = self.message.lines().map(harmless).collect::<Vec<_>>().join("\n");
         let mut text = format!("rehome: {}{lines}\n", harmless(&id));
         for line in self.advice.lines().filter(|l| !l.trim().is_empty()) {
             text.push_str(&format!("  {}\n", harmless(line)));
         }
         if !self.correlation_id.is_empty() {
-            text.push_str(&format!("  correlation id {} (in the server's log)\n", harmless(&self.correlation_id)));
+            text.push_str(&format!(
+                "  correlation id {} (in the server's log)\n",
+                harmless(&self.correlation_id)
+            ));
         }
         text
     }
@@ -91,7 +107,9 @@ impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
         match error {
             AdminError::Refused(refusal) | AdminError::NotSignedIn(refusal) => Self::refused(refusal),
-            AdminError::Transport(_) | AdminError::NotAnAnswer { .. } | AdminError::OtherPlace { .. } => Self::of(&error),
+            AdminError::Transport(_) | AdminError::NotAnAnswer { .. } | AdminError::OtherPlace { .. } => {
+                Self::of(&error)
+            }
         }
     }
 }

@@ -12,7 +12,9 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) {
         LogLevel::Debug => "info,rehome=debug",
         LogLevel::Trace => "debug,rehome=trace",
     };
-    let filter = std::env::var("REHOME_LOG").ok().and_then(|text| EnvFilter::try_new(text).ok());
+    let filter = std::env::var("REHOME_LOG")
+        .ok()
+        .and_then(|text| EnvFilter::try_new(text).ok());
     let log = fmt::Subscriber::builder()
         .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(level)))
         .with_ansi(false)

@@ -207,8 +207,16 @@ enum ConfigTask {
 
 impl ConfigFile {
     fn load(&self) -> Result<Config, Failure> {
-        let from_environment = || std::env::var_os("REHOME_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
-        let file = self.file.clone().or_else(from_environment).unwrap_or_else(|| PathBuf::from(USUAL_CONFIG));
+        let from_environment = || {
+            std::env::var_os("REHOME_CONFIG")
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
+        let file = self
+            .file
+            .clone()
+            .or_else(from_environment)
+            .unwrap_or_else(|| PathBuf::from(USUAL_CONFIG));
         load(&file)
     }
 }
@@ -218,18 +226,25 @@ fn load(file: &std::path::Path) -> Result<Config, Failure> {
 }
 
 fn main() -> ExitCode {
-    let matches = Arguments::command().override_help(catalogue::overview()).try_get_matches();
+    let matches = Arguments::command()
+        .override_help(catalogue::overview())
+        .try_get_matches();
     let arguments = match matches.and_then(|mut matches| Arguments::from_arg_matches_mut(&mut matches)) {
         Ok(arguments) => arguments,
         Err(error) => return clap_says(&error),
     };
     // It fails only where one is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let json = arguments.json || matches!(&arguments.task, Task::Cmdlet(words) if words.iter().any(|word| word == "--json"));
+    let json =
+        arguments.json || matches!(&arguments.task, Task::Cmdlet(words) if words.iter().any(|word| word == "--json"));
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            print::say(&if json { format!("{}\n", failure.to_json()) } else { failure.to_text() });
+            print::say(&if json {
+                format!("{}\n", failure.to_json())
+            } else {
+                failure.to_text()
+            });
             ExitCode::from(failure.exit as u8)
         }
     }
@@ -270,9 +285,21 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             print::say(&format!("{} is a configuration.\n", file.display()));
             Ok(())
         }
-        Task::Login { server, tenant, ca, credentials_file } => {
-            block_on(Threads::One, session::login(Login { server, tenant, profile, authority: ca, credentials_file }))
-        }
+        Task::Login {
+            server,
+            tenant,
+            ca,
+            credentials_file,
+        } => block_on(
+            Threads::One,
+            session::login(Login {
+                server,
+                tenant,
+                profile,
+                authority: ca,
+                credentials_file,
+            }),
+        ),
         Task::Logout => session::logout(profile.as_deref()),
         Task::Whoami => block_on(Threads::One, session::whoami(profile.as_deref(), form)),
         Task::Consent { link, cancel, yes } => {
@@ -284,18 +311,23 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             block_on(Threads::One, session::consent(profile.as_deref(), &link, answer, form))
         }
         Task::Help { command } => help(&command),
-        Task::Cmdlet(words) => {
-            let switches = Switches { profile, json, ..Switches::default() };
-            block_on(Threads::One, cmdlet::run(&words, switches))
-        }
+        Task::Cmdlet(words) => block_on(Threads::One, cmdlet::run(&words, Switches::new(profile, json))),
     }
 }
 
 fn tenant(task: TenantTask, form: Form) -> Result<(), Failure> {
     match task {
-        TenantTask::New { domain, admin, display_name, config } => {
+        TenantTask::New {
+            domain,
+            admin,
+            display_name,
+            config,
+        } => {
             let config = config.load()?;
-            block_on(Threads::One, operator::tenant_new(&config, &domain, &admin, display_name.as_deref(), form))
+            block_on(
+                Threads::One,
+                operator::tenant_new(&config, &domain, &admin, display_name.as_deref(), form),
+            )
         }
         TenantTask::List { config } => block_on(Threads::One, operator::tenant_list(&config.load()?, form)),
         TenantTask::Domain(task) => {
@@ -304,7 +336,10 @@ fn tenant(task: TenantTask, form: Form) -> Result<(), Failure> {
                 DomainTask::Remove(arguments) => (DomainChange::Remove, arguments),
             };
             let config = arguments.config.load()?;
-            block_on(Threads::One, operator::tenant_domain(&config, change, &arguments.tenant, &arguments.domain))
+            block_on(
+                Threads::One,
+                operator::tenant_domain(&config, change, &arguments.tenant, &arguments.domain),
+            )
         }
     }
 }
@@ -335,9 +370,9 @@ fn help(words: &[String]) -> Result<(), Failure> {
     let mut command = &mut Arguments::command();
     command.build();
     for word in words {
-        command = command
-            .find_subcommand_mut(word)
-            .ok_or_else(|| Failure::usage(format!("there is no command '{word}'")).advice("rehome --help lists the commands."))?;
+        command = command.find_subcommand_mut(word).ok_or_else(|| {
+            Failure::usage(format!("there is no command '{word}'")).advice("rehome --help lists the commands.")
+        })?;
     }
     print::out(&command.render_long_help().to_string());
     Ok(())
@@ -355,7 +390,10 @@ fn block_on(threads: Threads, task: impl Future<Output = Result<(), Failure>>) -
         Threads::One => tokio::runtime::Builder::new_current_thread(),
         Threads::Many => tokio::runtime::Builder::new_multi_thread(),
     };
-    let runtime = builder.enable_all().build().map_err(|error| Failure::while_doing("the runtime cannot start", &error))?;
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::while_doing("the runtime cannot start", &error))?;
     let result = runtime.block_on(task);
     // Blocking work that does not end must not hold up the process's end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

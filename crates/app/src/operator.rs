@@ -57,9 +57,16 @@ pub(crate) async fn open_store(config: &Config) -> Result<Store, Failure> {
 pub(crate) fn open_identity(config: &Config, store: Store) -> Result<Identity, Failure> {
     let seal = SealKey::load(&config.key_file).map_err(|error| {
         let failure = Failure::of(&error);
-        if config.key_file.exists() { failure } else { failure.advice(format!("rehome key new --out {}", config.key_file.display())) }
+        if config.key_file.exists() {
+            failure
+        } else {
+            failure.advice(format!("rehome key new --out {}", config.key_file.display()))
+        }
     })?;
-    let settings = IdentityConfig { public_name: config.public_name.clone(), consent_days: config.consent.days.get32() };
+    let settings = IdentityConfig {
+        public_name: config.public_name.clone(),
+        consent_days: config.consent.days.get32(),
+    };
     Identity::new(store, seal, settings).map_err(|error| Failure::of(&error))
 }
 
@@ -68,7 +75,8 @@ fn of_store(error: StoreError) -> Failure {
 }
 
 fn domain(text: &str) -> Result<DomainName, Failure> {
-    text.parse().map_err(|error: rehome_domain::address::AddressError| Failure::usage(error.to_string()))
+    text.parse()
+        .map_err(|error: rehome_domain::address::AddressError| Failure::usage(error.to_string()))
 }
 
 /// `rehome tenant new`.
@@ -89,7 +97,10 @@ pub(crate) async fn tenant_new(
         initial_domain,
     };
     let desk = Desk::open(config).await?;
-    let code = desk.identity.tenant_new(&tenant, admin, &Actor::operator(), Timestamp::now()).await;
+    let code = desk
+        .identity
+        .tenant_new(&tenant, admin, &Actor::operator(), Timestamp::now())
+        .await;
     let code = code.map_err(|error| Failure::of(&error))?;
     desk.store.close().await;
     let object = json!({
@@ -156,15 +167,25 @@ pub(crate) enum DomainChange {
 ///
 /// # Errors
 /// When the domain is another tenant's, still in use, or the tenant's first one.
-pub(crate) async fn tenant_domain(config: &Config, change: DomainChange, named: &str, text: &str) -> Result<(), Failure> {
+pub(crate) async fn tenant_domain(
+    config: &Config,
+    change: DomainChange,
+    named: &str,
+    text: &str,
+) -> Result<(), Failure> {
     let name = domain(text)?;
     let desk = Desk::open(config).await?;
     let mut tx = desk.store.write().await.map_err(of_store)?;
     let tenant = desk.tenant(&mut tx, named).await?;
     let action = match change {
         DomainChange::Add => {
-            let accepted = AcceptedDomain { name: name.clone(), default: false };
-            tx.accepted_domain_insert(tenant.id, &accepted).await.map_err(of_store)?;
+            let accepted = AcceptedDomain {
+                name: name.clone(),
+                default: false,
+            };
+            tx.accepted_domain_insert(tenant.id, &accepted)
+                .await
+                .map_err(of_store)?;
             "AddDomain"
         }
         DomainChange::Remove => {
@@ -196,11 +217,20 @@ pub(crate) async fn tenant_domain(config: &Config, change: DomainChange, named: 
 
 async fn remove_domain(tx: &mut Tx, tenant: &Tenant, name: &DomainName) -> Result<(), Failure> {
     if *name == tenant.initial_domain {
-        return Err(Failure::failed(format!("{name} is the domain under which the tenant was made; it stays")));
+        return Err(Failure::failed(format!(
+            "{name} is the domain under which the tenant was made; it stays"
+        )));
     }
-    let recipients = tx.recipient_list(tenant.id, RecipientFilter::All, u32::MAX).await.map_err(of_store)?;
-    let users: Vec<String> =
-        recipients.iter().filter_map(|recipient| recipient.address_in(name)).map(ToString::to_string).take(5).collect();
+    let recipients = tx
+        .recipient_list(tenant.id, RecipientFilter::All, u32::MAX)
+        .await
+        .map_err(of_store)?;
+    let users: Vec<String> = recipients
+        .iter()
+        .filter_map(|recipient| recipient.address_in(name))
+        .map(ToString::to_string)
+        .take(5)
+        .collect();
     if !users.is_empty() {
         return Err(Failure::failed(format!("{name} is still used by {}", users.join(", ")))
             .advice("Take these addresses away first."));
@@ -208,7 +238,10 @@ async fn remove_domain(tx: &mut Tx, tenant: &Tenant, name: &DomainName) -> Resul
     if tx.accepted_domain_delete(tenant.id, name).await.map_err(of_store)? {
         Ok(())
     } else {
-        Err(Failure::failed(format!("{name} is not an accepted domain of {}", tenant.initial_domain)).advice("rehome tenant list"))
+        Err(
+            Failure::failed(format!("{name} is not an accepted domain of {}", tenant.initial_domain))
+                .advice("rehome tenant list"),
+        )
     }
 }
 
@@ -221,7 +254,10 @@ pub(crate) async fn admin_reset(config: &Config, tenant: &str, name: &str, form:
     let mut tx = desk.store.read().await.map_err(of_store)?;
     let tenant = desk.tenant(&mut tx, tenant).await?;
     drop(tx);
-    let code = desk.identity.admin_reset(tenant.id, name, &Actor::operator(), Timestamp::now()).await;
+    let code = desk
+        .identity
+        .admin_reset(tenant.id, name, &Actor::operator(), Timestamp::now())
+        .await;
     let code = code.map_err(|error| Failure::of(&error))?;
     desk.store.close().await;
     let object = json!({

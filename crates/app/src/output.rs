@@ -2,7 +2,7 @@
 
 use crate::text::harmless;
 use comfy_table::{ContentArrangement, Table, presets};
-use rehome_command::{Declaration, Property};
+use rehome_command::Property;
 use serde_json::Value as Json;
 
 /// How objects are shown.
@@ -23,15 +23,18 @@ pub(crate) fn render(objects: &[Json], properties: &[Property], form: Form) -> S
         _ if objects.is_empty() => String::new(),
         Form::List => list(objects, properties),
         Form::Usual => {
-            let columns: Vec<&str> = properties.iter().filter(|p| p.default_column).map(|p| p.name.as_str()).collect();
-            if columns.is_empty() { list(objects, properties) } else { table(objects, &columns) }
+            let columns: Vec<&str> = properties
+                .iter()
+                .filter(|p| p.default_column)
+                .map(|p| p.name.as_str())
+                .collect();
+            if columns.is_empty() {
+                list(objects, properties)
+            } else {
+                table(objects, &columns)
+            }
         }
     }
-}
-
-/// The output properties of a cmdlet, for [`render`].
-pub(crate) fn properties(declaration: &Declaration) -> &[Property] {
-    &declaration.output
 }
 
 /// A JSON array over several lines.
@@ -41,7 +44,11 @@ pub(crate) fn json(objects: &[Json]) -> String {
 
 /// A property of an object, case ignored.
 pub(crate) fn property<'o>(object: &'o Json, name: &str) -> Option<&'o Json> {
-    object.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    object
+        .as_object()?
+        .iter()
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
 }
 
 /// A value as text on one line.
@@ -54,7 +61,10 @@ pub(crate) fn text(value: &Json) -> String {
         Json::String(text) => harmless(text),
         Json::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(", "),
         Json::Object(members) => {
-            let members: Vec<String> = members.iter().map(|(name, value)| format!("{}={}", harmless(name), text(value))).collect();
+            let members: Vec<String> = members
+                .iter()
+                .map(|(name, value)| format!("{}={}", harmless(name), text(value)))
+                .collect();
             format!("@{{{}}}", members.join("; "))
         }
     }
@@ -62,11 +72,17 @@ pub(crate) fn text(value: &Json) -> String {
 
 fn table(objects: &[Json], columns: &[&str]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns.to_vec());
     table.add_row(columns.iter().map(|name| "-".repeat(name.len())));
     for object in objects {
-        table.add_row(columns.iter().map(|name| property(object, name).map(text).unwrap_or_default()));
+        table.add_row(
+            columns
+                .iter()
+                .map(|name| property(object, name).map(text).unwrap_or_default()),
+        );
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -83,7 +99,9 @@ fn list(objects: &[Json], properties: &[Property]) -> String {
     let mut page = String::new();
     for object in objects {
         let Some(members) = object.as_object() else { continue };
-        let declared = properties.iter().filter_map(|p| Some((p.name.as_str(), property(object, &p.name)?)));
+        let declared = properties
+            .iter()
+            .filter_map(|p| Some((p.name.as_str(), property(object, &p.name)?)));
         let others = members
             .iter()
             .filter(|(name, _)| !properties.iter().any(|p| p.name.eq_ignore_ascii_case(name)))
@@ -108,7 +126,9 @@ fn list_line(name: &str, width: usize, value: &Json) -> String {
             values.iter().map(text).collect::<Vec<_>>()
         }
         Json::String(lines) if lines.contains('\n') => lines.lines().map(harmless).collect(),
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) | Json::Object(_) => vec![text(value)],
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) | Json::Object(_) => {
+            vec![text(value)]
+        }
     };
     let body = values.join(&format!("\n{indent}"));
     format!("{}\n", format!("{name:width$} : {body}").trim_end())

@@ -61,7 +61,9 @@ impl Profiles {
             .or_else(|| variable("XDG_CONFIG_HOME").map(|path| path.join("rehome")))
             .or_else(|| variable("HOME").map(|path| path.join(".config").join("rehome")))
             .ok_or_else(|| Failure::usage("no place for sign-in profiles: set HOME or REHOME_HOME"))?;
-        Ok(Self { folder: home.join("profiles") })
+        Ok(Self {
+            folder: home.join("profiles"),
+        })
     }
 
     #[cfg(test)]
@@ -72,19 +74,33 @@ impl Profiles {
     fn file(&self, name: &str) -> Result<PathBuf, Failure> {
         let fits = (1..=100).contains(&name.len())
             && !name.starts_with('.')
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@'));
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@'));
         if fits {
             Ok(self.folder.join(format!("{name}.json")))
         } else {
-            Err(Failure::usage(format!("'{name}' is not a profile's name: use letters, digits and - _ . @")))
+            Err(Failure::usage(format!(
+                "'{name}' is not a profile's name: use letters, digits and - _ . @"
+            )))
         }
     }
 
     /// Names of all profiles, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return Vec::new();
+        };
         let mut names: Vec<String> = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".json").map(str::to_owned))
+            .filter_map(|entry| {
+                entry
+                    .ok()?
+                    .file_name()
+                    .into_string()
+                    .ok()?
+                    .strip_suffix(".json")
+                    .map(str::to_owned)
+            })
             .filter(|name| !name.starts_with('.'))
             .collect();
         names.sort();
@@ -101,10 +117,17 @@ impl Profiles {
             Some(name) => name,
             None => match self.names().as_slice() {
                 [one] => one.clone(),
-                [] => return Err(Failure::usage("nobody is signed in").advice("rehome login --server HOST --tenant DOMAIN")),
+                [] => {
+                    return Err(
+                        Failure::usage("nobody is signed in").advice("rehome login --server HOST --tenant DOMAIN")
+                    );
+                }
                 several => {
-                    return Err(Failure::usage(format!("which one? There are several profiles: {}", several.join(", ")))
-                        .advice("Name it with --profile NAME or in REHOME_PROFILE."));
+                    return Err(Failure::usage(format!(
+                        "which one? There are several profiles: {}",
+                        several.join(", ")
+                    ))
+                    .advice("Name it with --profile NAME or in REHOME_PROFILE."));
                 }
             },
         };
@@ -120,15 +143,19 @@ impl Profiles {
         let text = match fs::read(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Failure::usage(format!("there is no profile '{name}'; there are: {}", self.names().join(", ")))
-                    .advice(format!("rehome login --server HOST --tenant DOMAIN --profile {name}")));
+                return Err(Failure::usage(format!(
+                    "there is no profile '{name}'; there are: {}",
+                    self.names().join(", ")
+                ))
+                .advice(format!("rehome login --server HOST --tenant DOMAIN --profile {name}")));
             }
             Err(error) => return Err(Failure::while_doing(&file.display().to_string(), &error)),
         };
         // The cause is not told: it would quote the file, which holds the session.
         let damaged = || {
-            Failure::failed(format!("{} cannot be read as a profile", file.display()))
-                .advice(format!("Sign in again: rehome login --server HOST --tenant DOMAIN --profile {name}"))
+            Failure::failed(format!("{} cannot be read as a profile", file.display())).advice(format!(
+                "Sign in again: rehome login --server HOST --tenant DOMAIN --profile {name}"
+            ))
         };
         let stored: Stored = serde_json::from_slice(&text).map_err(|_| damaged())?;
         Ok(Profile {
@@ -221,9 +248,18 @@ mod tests {
         assert!(profiles.choose(Some("source")).is_err());
         profiles.save(&profile("source")).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&folder.path().join("profiles")), mode(&folder.path().join("profiles/source.json"))), (0o700, 0o600));
+        assert_eq!(
+            (
+                mode(&folder.path().join("profiles")),
+                mode(&folder.path().join("profiles/source.json"))
+            ),
+            (0o700, 0o600)
+        );
         let found = profiles.load("source").unwrap();
-        assert_eq!((found.account.as_str(), found.token.expose_secret()), ("admin@contoso.example", "t0ken"));
+        assert_eq!(
+            (found.account.as_str(), found.token.expose_secret()),
+            ("admin@contoso.example", "t0ken")
+        );
         assert!(!format!("{found:?}").contains("t0ken"));
         profiles.remove("source").unwrap();
         assert!(profiles.names().is_empty());
@@ -241,7 +277,9 @@ mod tests {
     fn a_damaged_profile_is_not_quoted() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("source.json"), r#"{"token":"s3cret"}"#).unwrap();
-        let failure = Profiles::in_folder(folder.path().to_owned()).load("source").unwrap_err();
+        let failure = Profiles::in_folder(folder.path().to_owned())
+            .load("source")
+            .unwrap_err();
         assert!(!failure.to_text().contains("s3cret"));
     }
 }

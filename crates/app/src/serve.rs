@@ -85,15 +85,23 @@ impl DataLock {
     fn take(folder: &Path) -> Result<Self, Failure> {
         let path = folder.join("lock");
         let failed = |error: std::io::Error| Failure::while_doing(&path.display().to_string(), &error);
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 // What cannot be read is not named.
                 let _ = file.take(20).read_to_string(&mut holder);
-                return Err(Failure::failed(format!("{} is used by process {}", folder.display(), holder.trim()))
-                    .advice("One server uses a data folder at a time."));
+                return Err(
+                    Failure::failed(format!("{} is used by process {}", folder.display(), holder.trim()))
+                        .advice("One server uses a data folder at a time."),
+                );
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
@@ -126,11 +134,17 @@ impl Rooms {
         let clock = Clock::system();
         let platforms = platforms(config).await?;
         let server_tls = match (&config.tls.certificate, &config.tls.key) {
-            (Some(certificate), Some(key)) => Some(tls::server_config(certificate, key).map_err(|error| Failure::of(&error))?),
+            (Some(certificate), Some(key)) => {
+                Some(tls::server_config(certificate, key).map_err(|error| Failure::of(&error))?)
+            }
             _ => None,
         };
-        let routing = Routing::new(routing_settings(config, server_tls.as_deref())?, store.clone(), platforms.clone())
-            .map_err(|error| Failure::of(&error))?;
+        let routing = Routing::new(
+            routing_settings(config, server_tls.as_deref())?,
+            store.clone(),
+            platforms.clone(),
+        )
+        .map_err(|error| Failure::of(&error))?;
         let connector = connector(config)?;
         let fetcher = Fetcher::new(connector.clone());
         let source = Source::new(
@@ -141,7 +155,7 @@ impl Rooms {
             clock.clone(),
             source_settings(config),
         );
-        let partner = PartnerClient::new(connector, identity.clone(), clock.clone()).map_err(|error| Failure::of(&error))?;
+        let partner = PartnerClient::new(connector, identity.clone(), clock.clone());
         let target = Target::new(
             store.clone(),
             identity.seal_key().clone(),
@@ -151,24 +165,46 @@ impl Rooms {
             target_settings(config)?,
         );
         let context = context_maker(config, store, &identity, &source, &target, platforms, &clock);
-        Ok(Self { identity, routing, source, target, fetcher, clock, context, server_tls })
+        Ok(Self {
+            identity,
+            routing,
+            source,
+            target,
+            fetcher,
+            clock,
+            context,
+            server_tls,
+        })
     }
 
     /// Binds and starts everything; what runs ends when `stop` is cancelled.
     async fn start(self, config: &Config, stop: &CancellationToken) -> Result<JoinSet<()>, Failure> {
-        let offer = if self.server_tls.is_some() { Offer::Everything } else { Offer::CommandLineOnly };
-        let limits = Limits { drain: DRAIN, ..Limits::default() };
-        let listener = Listener::bind(config.listen, self.server_tls, limits).await.map_err(|error| Failure::of(&error))?;
+        let offer = if self.server_tls.is_some() {
+            Offer::Everything
+        } else {
+            Offer::CommandLineOnly
+        };
+        let limits = Limits {
+            drain: DRAIN,
+            ..Limits::default()
+        };
+        let listener = Listener::bind(config.listen, self.server_tls, limits)
+            .await
+            .map_err(|error| Failure::of(&error))?;
         let smtp = match config.mailflow.smtp_listen {
             Some(address) => {
                 let bound = TcpListener::bind(address).await;
-                Some(bound.map_err(|error| Failure::while_doing(&format!("[mailflow] smtp_listen = \"{address}\""), &error))?)
+                Some(bound.map_err(|error| {
+                    Failure::while_doing(&format!("[mailflow] smtp_listen = \"{address}\""), &error)
+                })?)
             }
             None => None,
         };
         announce(config, offer, listener.address(), smtp.as_ref());
         let now = self.clock.clone();
-        let console = Console::new(self.identity.clone(), Arc::new(Descriptions(self.fetcher)), move || now.now());
+        let console = Console::new(self.identity.clone(), Arc::new(Descriptions(self.fetcher)), move || {
+            now.now()
+        });
         let services = Services {
             identity: self.identity,
             source: self.source.clone(),
@@ -189,6 +225,7 @@ impl Rooms {
             running.spawn(run(stopped(), |stop| async move { routing.serve(smtp, stop).await }));
         }
         running.spawn(listener.serve(routes, stop.clone()));
+        rehome_fault::step("app.serving");
         Ok(running)
     }
 }
@@ -200,7 +237,9 @@ fn run<S, F: Future<Output = ()>>(stop: S, room: impl FnOnce(S) -> F) -> F {
 
 /// The first lines of the log: where this server is reached, and what is not as the names say.
 fn announce(config: &Config, offer: Offer, listening: std::net::SocketAddr, smtp: Option<&TcpListener>) {
-    let smtp = smtp.and_then(|listener| listener.local_addr().ok()).map(|address| address.to_string());
+    let smtp = smtp
+        .and_then(|listener| listener.local_addr().ok())
+        .map(|address| address.to_string());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         public_name = %config.public_name,
@@ -212,7 +251,9 @@ fn announce(config: &Config, offer: Offer, listening: std::net::SocketAddr, smtp
     match offer {
         Offer::Everything => {}
         Offer::CommandLineOnly => {
-            tracing::warn!("no certificate: only the command line on this machine is served; partners are answered 503");
+            tracing::warn!(
+                "no certificate: only the command line on this machine is served; partners are answered 503"
+            );
         }
     }
     for (name, address) in &config.connections.r#override {
@@ -231,7 +272,13 @@ async fn platforms(config: &Config) -> Result<Platforms, Failure> {
             let driver = match platform.driver {
                 Driver::Maildir => rehome_platform::Driver::Maildir,
             };
-            (name.0.clone(), PlatformConfig { driver, root: platform.root.clone() })
+            (
+                name.0.clone(),
+                PlatformConfig {
+                    driver,
+                    root: platform.root.clone(),
+                },
+            )
         })
         .collect();
     let default = config.default_platform.as_ref().map(|name| name.0.as_str());
@@ -239,7 +286,10 @@ async fn platforms(config: &Config) -> Result<Platforms, Failure> {
     for name in platforms.names() {
         // The server starts all the same: its tenants' other business does not wait for a disk.
         if let Err(error) = platforms.check(name).await {
-            tracing::error!(error = crate::failure::chain(&error), "the platform '{name}' cannot be used now");
+            tracing::error!(
+                error = crate::failure::chain(&error),
+                "the platform '{name}' cannot be used now"
+            );
         }
     }
     Ok(platforms)
@@ -248,7 +298,12 @@ async fn platforms(config: &Config) -> Result<Platforms, Failure> {
 fn connector(config: &Config) -> Result<HttpsConnector, Failure> {
     let client = tls::client_config(&config.tls.extra_roots).map_err(|error| Failure::of(&error))?;
     let mut settings = ConnectorSettings::new(client);
-    settings.overrides = config.connections.r#override.iter().map(|(name, address)| (name.0.clone(), *address)).collect();
+    settings.overrides = config
+        .connections
+        .r#override
+        .iter()
+        .map(|(name, address)| (name.0.clone(), *address))
+        .collect();
     settings.allow_private_addresses = config.connections.allow_private_addresses;
     settings.own_origins = vec![config.public_name.host_and_port()];
     settings.connect_timeout = Duration::from_secs(config.connections.timeout_seconds.get());
@@ -348,7 +403,10 @@ struct Descriptions(Fetcher);
 #[async_trait]
 impl DescriptionFetcher for Descriptions {
     async fn fetch(&self, url: &str, correlation: CorrelationId) -> Result<String, String> {
-        self.0.signed_document(url, correlation).await.map_err(|error| crate::failure::chain(&error))
+        self.0
+            .signed_document(url, correlation)
+            .await
+            .map_err(|error| crate::failure::chain(&error))
     }
 }
 
@@ -361,7 +419,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let held = DataLock::take(folder.path()).unwrap();
         let refused = DataLock::take(folder.path()).err().unwrap();
-        assert!(refused.message.contains(&format!("process {}", std::process::id())), "{}", refused.message);
+        assert!(
+            refused.message.contains(&format!("process {}", std::process::id())),
+            "{}",
+            refused.message
+        );
         drop(held);
         DataLock::take(folder.path()).unwrap();
     }

@@ -60,7 +60,9 @@ pub(crate) async fn login(login: Login) -> Result<(), Failure> {
         Some(file) => sign_in_from_file(&client, file).await?,
         None => sign_in_by_asking(&client, &login.tenant).await?,
     };
-    let name = login.profile.or_else(|| std::env::var("REHOME_PROFILE").ok().filter(|n| !n.is_empty()));
+    let name = login
+        .profile
+        .or_else(|| std::env::var("REHOME_PROFILE").ok().filter(|n| !n.is_empty()));
     let profile = Profile {
         name: name.unwrap_or_else(|| login.tenant.clone()),
         server: login.server,
@@ -69,11 +71,16 @@ pub(crate) async fn login(login: Login) -> Result<(), Failure> {
         account: session.name,
         authority,
         token: session.access_token,
-        expires: Timestamp::now().saturating_add(SignedDuration::from_secs(session.expires_in)).unwrap_or(Timestamp::MAX),
+        expires: Timestamp::now()
+            .saturating_add(SignedDuration::from_secs(session.expires_in))
+            .unwrap_or(Timestamp::MAX),
     };
     Profiles::of_environment()?.save(&profile)?;
     let (account, server, name) = (harmless(&profile.account), harmless(&profile.server), &profile.name);
-    print::say(&format!("Signed in to {server} as {account}, tenant {}; profile {name}.\n", harmless(&profile.tenant_id)));
+    print::say(&format!(
+        "Signed in to {server} as {account}, tenant {}; profile {name}.\n",
+        harmless(&profile.tenant_id)
+    ));
     Ok(())
 }
 
@@ -84,15 +91,25 @@ async fn sign_in_from_file(client: &AdminClient, file: &str) -> Result<Session, 
         Failure::usage(format!("'{file}' is not a sign-in file"))
             .advice(r#"Expected JSON: {"UserName": "…", "Password": "…", "NewPassword": "…"}; NewPassword with a one-time code only."#)
     })?;
-    Ok(client.sign_in(&file.user_name, &file.password.0, file.new_password.as_ref().map(|p| &p.0)).await?)
+    Ok(client
+        .sign_in(
+            &file.user_name,
+            &file.password.0,
+            file.new_password.as_ref().map(|p| &p.0),
+        )
+        .await?)
 }
 
 async fn sign_in_by_asking(client: &AdminClient, tenant: &str) -> Result<Session, Failure> {
-    let without = |why: String| Failure::usage(why).advice("Without a terminal use --credentials-file FILE (- for standard input).");
+    let without = |why: String| {
+        Failure::usage(why).advice("Without a terminal use --credentials-file FILE (- for standard input).")
+    };
     let name = ask::line(&format!("Administrator of {tenant} (name@domain)")).map_err(without)?;
     let password = ask::secret("Password or one-time code").map_err(without)?;
     match client.sign_in(&name, &password, None).await {
-        Err(AdminError::Refused(refusal) | AdminError::NotSignedIn(refusal)) if needs_new_password(&refusal.message) => {
+        Err(AdminError::Refused(refusal) | AdminError::NotSignedIn(refusal))
+            if needs_new_password(&refusal.message) =>
+        {
             print::say("This is the first sign-in: choose the password that holds from now on.\n");
             let new = ask::secret("New password").map_err(without)?;
             let again = ask::secret("New password again").map_err(without)?;
@@ -128,12 +145,25 @@ pub(crate) fn logout(named: Option<&str>) -> Result<(), Failure> {
 /// When the session has ended or the server cannot be asked.
 pub(crate) async fn whoami(named: Option<&str>, form: Form) -> Result<(), Failure> {
     let profile = Profiles::of_environment()?.choose(named)?;
-    let commands = profile.client()?.commands(&profile.token).await.map_err(|error| answered(error, &profile))?;
+    let commands = profile
+        .client()?
+        .commands(&profile.token)
+        .await
+        .map_err(|error| answered(error, &profile))?;
     let object = json!({
         "Profile": profile.name, "Server": profile.server, "Tenant": profile.tenant, "TenantId": profile.tenant_id,
         "Account": profile.account, "SessionEnds": profile.expires.to_string(), "Commands": commands.len(),
     });
-    let order = ["Profile", "Account", "Tenant", "TenantId", "Server", "SessionEnds", "Commands"].map(|n| Property::new(n, ""));
+    let order = [
+        "Profile",
+        "Account",
+        "Tenant",
+        "TenantId",
+        "Server",
+        "SessionEnds",
+        "Commands",
+    ]
+    .map(|n| Property::new(n, ""));
     print::out(&output::render(&[object], &order, form));
     Ok(())
 }
@@ -146,8 +176,14 @@ pub(crate) fn answered(error: AdminError, profile: &Profile) -> Failure {
         return failure;
     }
     let (server, tenant, name) = (&profile.server, &profile.tenant, &profile.name);
-    let ca = profile.authority.as_ref().map(|path| format!(" --ca {}", path.display())).unwrap_or_default();
-    failure.advice(format!("Sign in again: rehome login --server {server} --tenant {tenant} --profile {name}{ca}"))
+    let ca = profile
+        .authority
+        .as_ref()
+        .map(|path| format!(" --ca {}", path.display()))
+        .unwrap_or_default();
+    failure.advice(format!(
+        "Sign in again: rehome login --server {server} --tenant {tenant} --profile {name}{ca}"
+    ))
 }
 
 /// How a consent question is answered.
@@ -178,7 +214,10 @@ pub(crate) async fn consent(named: Option<&str>, link: &str, answer: Answer, for
         Answer::Ask if ask::yes("Accept?")? => ConsentAnswer::Accept,
         Answer::Ask => ConsentAnswer::Cancel,
     };
-    let redirect = client.consent_answer(&profile.token, &url, &question.csrf, answer).await.map_err(failed)?;
+    let redirect = client
+        .consent_answer(&profile.token, &url, &question.csrf, answer)
+        .await
+        .map_err(failed)?;
     let result = match answer {
         ConsentAnswer::Accept => "Accepted",
         ConsentAnswer::Cancel => "Cancelled",
@@ -195,19 +234,37 @@ pub(crate) async fn consent(named: Option<&str>, link: &str, answer: Answer, for
 /// The question in plain words. What comes from outside is quoted.
 fn shown(question: &ConsentQuestion) -> String {
     let ConsentQuestion {
-        csrf: _, display_name, app_id, home_tenant, home_domains, issuer, permissions, return_right, ends, tenant, account, redirect_uri,
+        csrf: _,
+        display_name,
+        app_id,
+        home_tenant,
+        home_domains,
+        issuer,
+        permissions,
+        return_right,
+        ends,
+        tenant,
+        account,
+        redirect_uri,
     } = question;
     let quoted = |text: &str| format!("\"{}\"", harmless(text));
     let mut page = format!("Consent asked of {} (you are {})\n\n", quoted(tenant), quoted(account));
     page.push_str(&format!("  Application   {}\n", quoted(display_name)));
     page.push_str(&format!("  App id        {}\n", harmless(app_id)));
-    page.push_str(&format!("  Belongs to    {}\n", home_domains.iter().map(|d| quoted(d)).collect::<Vec<_>>().join(", ")));
+    page.push_str(&format!(
+        "  Belongs to    {}\n",
+        home_domains.iter().map(|d| quoted(d)).collect::<Vec<_>>().join(", ")
+    ));
     page.push_str(&format!("  Tenant        {}\n", harmless(home_tenant)));
     page.push_str(&format!("  Authority     {}\n", harmless(issuer)));
     page.push_str(&format!("  Holds until   {}\n", harmless(ends)));
     page.push_str(&format!("  Leads on to   {}\n\n", harmless(redirect_uri)));
     for permission in permissions {
-        page.push_str(&format!("  It may: {}\n{}", harmless(&permission.name), crate::text::wrap(&harmless(&permission.meaning), 10)));
+        page.push_str(&format!(
+            "  It may: {}\n{}",
+            harmless(&permission.name),
+            crate::text::wrap(&harmless(&permission.meaning), 10)
+        ));
     }
     if !return_right.is_empty() {
         page.push('\n');
@@ -231,7 +288,10 @@ mod tests {
             home_tenant: "22222222-2222-2222-2222-222222222222".into(),
             home_domains: vec!["fabrikam.example".into()],
             issuer: "https://fabrikam.example/t/v2.0".into(),
-            permissions: vec![ConsentPermission { name: "Mailbox.Migration".into(), meaning: "Read mailboxes.".into() }],
+            permissions: vec![ConsentPermission {
+                name: "Mailbox.Migration".into(),
+                meaning: "Read mailboxes.".into(),
+            }],
             return_right: "Until retention ends, mailboxes that moved may be taken back.".into(),
             ends: "2030-01-01".into(),
             tenant: "contoso.example".into(),

@@ -49,7 +49,9 @@ pub(crate) fn goal_of(cmdlet: &str) -> Option<Goal> {
 
 fn standing(status: &str, goal: Goal) -> Standing {
     // A status that this program does not know belongs to a newer server; it will change.
-    let Some(status) = UserStatus::ALL.iter().find(|known| known.as_str() == status) else { return Standing::Running };
+    let Some(status) = UserStatus::ALL.iter().find(|known| known.as_str() == status) else {
+        return Standing::Running;
+    };
     match status {
         UserStatus::Completed | UserStatus::CompletedWithWarnings => Standing::Done,
         UserStatus::Synced if goal == Goal::Synced => Standing::Done,
@@ -73,7 +75,12 @@ fn standing(status: &str, goal: Goal) -> Standing {
 ///
 /// # Errors
 /// When a user failed, or the server could not be asked for some time.
-pub(crate) async fn wait(session: &AdminSession, goal: Goal, parameters: &Parameters, made: &[Json]) -> Result<(), Failure> {
+pub(crate) async fn wait(
+    session: &AdminSession,
+    goal: Goal,
+    parameters: &Parameters,
+    made: &[Json],
+) -> Result<(), Failure> {
     let batch = made
         .first()
         .and_then(|batch| property(batch, "Identity").map(text))
@@ -140,20 +147,33 @@ impl Seen {
             items: field("SyncedItemCount"),
             error: field("ErrorSummary"),
         };
-        let statistics = session.invoke("Get-MigrationUserStatistics", json!({ "Identity": seen.identity })).await;
+        let statistics = session
+            .invoke("Get-MigrationUserStatistics", json!({ "Identity": seen.identity }))
+            .await;
         // Figures are an extra; the status decides.
         if let Ok(statistics) = statistics
             && let Some(object) = statistics.value.first()
         {
-            seen.percent = property(object, "PercentageComplete").and_then(Json::as_u64).unwrap_or(0).min(100);
+            seen.percent = property(object, "PercentageComplete")
+                .and_then(Json::as_u64)
+                .unwrap_or(0)
+                .min(100);
             seen.items = property(object, "SyncedItemCount").map(text).unwrap_or(seen.items);
         }
         seen
     }
 
     fn line(&self) -> String {
-        let items = if self.items.is_empty() { String::new() } else { format!(", {} items", self.items) };
-        let error = if self.error.is_empty() { String::new() } else { format!(": {}", self.error) };
+        let items = if self.items.is_empty() {
+            String::new()
+        } else {
+            format!(", {} items", self.items)
+        };
+        let error = if self.error.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", self.error)
+        };
         format!("{}{items}{error}", harmless(&self.status))
     }
 }
@@ -167,7 +187,10 @@ enum Shown {
 impl Shown {
     fn new() -> Self {
         if std::io::stderr().is_terminal() {
-            Self::Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), BTreeMap::new())
+            Self::Bars(
+                MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
+                BTreeMap::new(),
+            )
         } else {
             Self::Lines(BTreeMap::new())
         }

@@ -16,3 +16,6 @@ pub(crate) const CORRELATION_HEADER: http::HeaderName = http::HeaderName::from_s
 
 #[cfg(test)]
 mod transport_tests;
+
+#[cfg(test)]
+mod door_tests;

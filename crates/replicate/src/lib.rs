@@ -20,7 +20,7 @@ pub mod storage;
 
 pub use error::PassError;
 pub use exporter::{ExportError, Exporter, SourceRoot};
-pub use importer::{ImportSettings, Importer, PassKind, PassOutcome, Progress, SweepOutcome, TargetRoot};
+pub use importer::{ImportSettings, Importer, PassKind, PassOutcome, Progress, SweepOutcome, TargetRoot, report_of};
 pub use link::{LinkError, OctetStream, SourceLink, SweepFolder};
 pub use proof::{Exception, ExceptionKind, Held};
 pub use report::{Report, ReportItem, ReportKind, Side};

@@ -173,6 +173,7 @@ pub(crate) fn subject(octets: &[u8]) -> Option<String> {
             }
         }
     }
-    let text = String::from_utf8_lossy(&subject?).trim().replace(char::is_control, " ");
+    let text = String::from_utf8_lossy(&subject?).replace(char::is_control, " ");
+    let text = text.trim();
     Some(text[..text.floor_char_boundary(200)].to_owned())
 }

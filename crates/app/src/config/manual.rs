@@ -1,6 +1,9 @@
 //! `rehome config describe`: the manual of the configuration, and a complete example.
 
-use super::{Config, reader::{Key, Nested, Setting}};
+use super::{
+    Config,
+    reader::{Key, Nested, Setting},
+};
 use crate::text::wrap;
 
 /// The manual.
@@ -27,7 +30,10 @@ fn shown(nested: &Nested) -> impl Iterator<Item = &Key> {
 
 fn describe(page: &mut String, place: &str, nested: &Nested) {
     for key in shown(nested).filter(|key| key.table.is_none()) {
-        let default = key.default.as_ref().map_or("required".to_owned(), |value| format!("default: {value}"));
+        let default = key
+            .default
+            .as_ref()
+            .map_or("required".to_owned(), |value| format!("default: {value}"));
         page.push_str(&format!("{}  ({default})\n", key.name));
         page.push_str(&wrap(&key.documentation, 4));
         page.push_str(&wrap(&format!("Takes {}.", key.kind), 4));

@@ -6,13 +6,19 @@ mod values;
 
 pub(crate) use manual::manual;
 pub(crate) use reader::Mistakes;
-pub(crate) use values::{Driver, HostAndPort, HostName, LogFormat, LogLevel, NextHopName, PlatformName, ReadBack, Whole};
+pub(crate) use values::{
+    Driver, HostAndPort, HostName, LogFormat, LogLevel, NextHopName, PlatformName, ReadBack, Whole,
+};
 
 use reader::settings;
 use rehome_domain::address::DomainName;
 use rehome_identity::authority::Origin;
 use rehome_routing::TlsPolicy;
-use std::{collections::BTreeMap, net::SocketAddr, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 settings! {
     /// The whole file.
@@ -26,7 +32,7 @@ settings! {
         public_name: Origin, like "\"rehome.contoso.example\"";
         /// The key that seals stored secrets; `rehome key new` makes one. Keep it out of the data folder, so that a copy of
         /// the data folder alone opens no secret. Without it the secrets of a restored backup are lost.
-        key_file: PathBuf, like "\"/etc/rehome/seal.key\"";
+        key_file: PathBuf = PathBuf::from("/etc/rehome/seal.key"), like "\"/etc/rehome/seal.key\"";
         /// Most rows of one batch's CSV file.
         max_users_per_batch: Whole<1, 100_000> = Whole::of(2000), like "2000";
         /// Platform of new mailboxes; needed when there are several platforms.
@@ -193,7 +199,10 @@ impl Config {
     /// # Errors
     /// When it cannot be read, or with all its mistakes.
     pub(crate) fn load(file: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable { file: file.to_owned(), source };
+        let unreadable = |source| ConfigError::Unreadable {
+            file: file.to_owned(),
+            source,
+        };
         let text = std::fs::read_to_string(file).map_err(unreadable)?;
         let file = std::path::absolute(file).map_err(unreadable)?;
         Ok(Self::parse(&file, &text)?)
@@ -220,14 +229,23 @@ impl Config {
                 self.listen
             ));
         }
-        let names = || self.platform.keys().map(|name| name.0.as_str()).collect::<Vec<_>>().join(", ");
+        let names = || {
+            self.platform
+                .keys()
+                .map(|name| name.0.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         match &self.default_platform {
-            Some(default) if !self.platform.contains_key(default) => {
-                Err(format!("default_platform = \"{}\" is none of the platforms: {}", default.0, names()))
-            }
-            None if self.platform.len() > 1 => {
-                Err(format!("there are several platforms: default_platform must name one of {}", names()))
-            }
+            Some(default) if !self.platform.contains_key(default) => Err(format!(
+                "default_platform = \"{}\" is none of the platforms: {}",
+                default.0,
+                names()
+            )),
+            None if self.platform.len() > 1 => Err(format!(
+                "there are several platforms: default_platform must name one of {}",
+                names()
+            )),
             Some(_) | None => Ok(()),
         }
     }

@@ -29,10 +29,19 @@ pub(crate) struct Mistakes {
 
 impl Mistakes {
     fn new(file: &Path, text: &str, mistakes: Vec<Mistake>) -> Self {
-        let line = |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1;
+        let line = |at: usize| {
+            text.as_bytes()[..at.min(text.len())]
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count()
+                + 1
+        };
         let mut lines: Vec<_> = mistakes.into_iter().map(|m| (m.at.map(line), m.text)).collect();
         lines.sort_by_key(|(line, _)| line.unwrap_or(0));
-        Self { file: file.to_owned(), lines }
+        Self {
+            file: file.to_owned(),
+            lines,
+        }
     }
 }
 
@@ -113,7 +122,10 @@ impl Reader<'_> {
     /// Records that a value is not of its key's kind.
     pub(crate) fn unfit<T, S: Setting>(&mut self, value: &Spanned<DeValue<'_>>) -> Option<T> {
         let found = value.get_ref().type_str();
-        self.mistake(Some(value.span().start), format!("expected {}, found {} {found}", S::kind(), article(found)))
+        self.mistake(
+            Some(value.span().start),
+            format!("expected {}, found {} {found}", S::kind(), article(found)),
+        )
     }
 
     /// A path as the configuration means it: relative ones start at the file's folder.
@@ -127,7 +139,10 @@ impl Reader<'_> {
             Some(table) => Some(Fields::of(table, Some(value.span().start))),
             None => {
                 let found = value.get_ref().type_str();
-                self.mistake(Some(value.span().start), format!("expected a table, found {} {found}", article(found)))
+                self.mistake(
+                    Some(value.span().start),
+                    format!("expected a table, found {} {found}", article(found)),
+                )
             }
         }
     }
@@ -139,12 +154,19 @@ pub(crate) fn key_name(name: &'static str) -> &'static str {
 }
 
 fn article(word: &str) -> &'static str {
-    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    }
 }
 
 impl<'t> Fields<'t> {
     fn of(table: &'t DeTable<'_>, at: Option<usize>) -> Self {
-        let rest = table.iter().map(|(key, value)| (key.get_ref().as_ref(), (key.span(), value))).collect();
+        let rest = table
+            .iter()
+            .map(|(key, value)| (key.get_ref().as_ref(), (key.span(), value)))
+            .collect();
         Self { rest, at }
     }
 
@@ -158,18 +180,24 @@ impl<'t> Fields<'t> {
         let name = key_name(name);
         match self.rest.remove(name) {
             Some((_, value)) => S::read(value, reader),
-            None => default.map(|make| make()).or_else(S::absent).or_else(|| {
-                reader.mistake(self.at, format!("the key '{name}' is missing; it takes {}", S::kind()))
-            }),
+            None => default
+                .map(|make| make())
+                .or_else(S::absent)
+                .or_else(|| reader.mistake(self.at, format!("the key '{name}' is missing; it takes {}", S::kind()))),
         }
     }
 
     /// Records every key that no one took.
     pub(crate) fn finish(self, keys: &[(&'static str, bool)], reader: &mut Reader<'_>) {
-        let shown: Vec<&str> = keys.iter().filter(|(_, hidden)| !hidden).map(|(name, _)| key_name(name)).collect();
+        let shown: Vec<&str> = keys
+            .iter()
+            .filter(|(_, hidden)| !hidden)
+            .map(|(name, _)| key_name(name))
+            .collect();
         let allowed = shown.join(", ");
         for (name, (at, _)) in self.rest {
-            let _: Option<()> = reader.mistake(Some(at.start), format!("unknown key '{name}'; allowed here: {allowed}"));
+            let _: Option<()> =
+                reader.mistake(Some(at.start), format!("unknown key '{name}'; allowed here: {allowed}"));
         }
     }
 }
@@ -240,11 +268,17 @@ pub(crate) use settings;
 /// All mistakes of the file at once.
 pub(crate) fn read_document<S: Setting>(file: &Path, text: &str) -> Result<S, Mistakes> {
     let folder = file.parent().unwrap_or(Path::new(""));
-    let mut reader = Reader { folder, mistakes: Vec::new() };
+    let mut reader = Reader {
+        folder,
+        mistakes: Vec::new(),
+    };
     let table = match DeTable::parse(text) {
         Ok(table) => table,
         Err(error) => {
-            let mistake = Mistake { at: error.span().map(|s| s.start), text: format!("not TOML: {}", error.message()) };
+            let mistake = Mistake {
+                at: error.span().map(|s| s.start),
+                text: format!("not TOML: {}", error.message()),
+            };
             return Err(Mistakes::new(file, text, vec![mistake]));
         }
     };
@@ -257,5 +291,8 @@ pub(crate) fn read_document<S: Setting>(file: &Path, text: &str) -> Result<S, Mi
 
 /// A mistake that only several keys together make.
 pub(crate) fn whole_file(file: &Path, text: impl Into<String>) -> Mistakes {
-    Mistakes { file: file.to_owned(), lines: vec![(None, text.into())] }
+    Mistakes {
+        file: file.to_owned(),
+        lines: vec![(None, text.into())],
+    }
 }

@@ -40,7 +40,19 @@ macro_rules! text_settings {
         }
     )+ };
 }
-text_settings!(PathBuf, SocketAddr, Origin, HostName, LogFormat, LogLevel, Driver, ReadBack, TlsPolicy, PlatformName, NextHopName);
+text_settings!(
+    PathBuf,
+    SocketAddr,
+    Origin,
+    HostName,
+    LogFormat,
+    LogLevel,
+    Driver,
+    ReadBack,
+    TlsPolicy,
+    PlatformName,
+    NextHopName
+);
 
 /// A text as TOML spells it.
 pub(crate) fn quoted(text: &str) -> String {
@@ -108,7 +120,9 @@ pub(crate) struct HostName(pub(crate) String);
 impl FromText for HostName {
     const KIND: &'static str = "a host name, such as \"mx.contoso.example\"";
     fn from_text(text: &str, _: &Reader<'_>) -> Result<Self, String> {
-        text.parse::<DomainName>().map(|name| Self(name.as_str().to_owned())).map_err(|_| format!("'{text}' is not {}", Self::KIND))
+        text.parse::<DomainName>()
+            .map(|name| Self(name.as_str().to_owned()))
+            .map_err(|_| format!("'{text}' is not {}", Self::KIND))
     }
     fn to_text(&self) -> String {
         self.0.clone()
@@ -133,8 +147,14 @@ impl FromText for PlatformName {
     const KIND: &'static str = "a platform's name: lower-case letters, digits and hyphens, at most 32";
     fn from_text(text: &str, _: &Reader<'_>) -> Result<Self, String> {
         let fits = (1..=32).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if fits { Ok(Self(text.to_owned())) } else { Err(format!("'{text}' is not {}", Self::KIND)) }
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!("'{text}' is not {}", Self::KIND))
+        }
     }
     fn to_text(&self) -> String {
         self.0.clone()
@@ -280,7 +300,9 @@ impl<const LEAST: u64, const MOST: u64> Setting for Whole<LEAST, MOST> {
         format!("a whole number from {LEAST} to {MOST}")
     }
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        let Some(integer) = value.get_ref().as_integer() else { return reader.unfit::<_, Self>(value) };
+        let Some(integer) = value.get_ref().as_integer() else {
+            return reader.unfit::<_, Self>(value);
+        };
         match u64::from_str_radix(integer.as_str(), integer.radix()) {
             Ok(number) if (LEAST..=MOST).contains(&number) => Some(Self(number)),
             Ok(_) | Err(_) => reader.mistake(
@@ -317,7 +339,9 @@ impl<S: Setting> Setting for Vec<S> {
         format!("a list; each: {}", S::kind())
     }
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        let Some(array) = value.get_ref().as_array() else { return reader.unfit::<_, Self>(value) };
+        let Some(array) = value.get_ref().as_array() else {
+            return reader.unfit::<_, Self>(value);
+        };
         // Not `collect::<Option<_>>`, which would end at the first mistake.
         let read: Vec<Option<S>> = array.iter().map(|one| S::read(one, reader)).collect();
         read.into_iter().collect()
@@ -326,7 +350,10 @@ impl<S: Setting> Setting for Vec<S> {
         Some(Self::new())
     }
     fn shown(&self) -> Option<String> {
-        Some(format!("[{}]", self.iter().filter_map(S::shown).collect::<Vec<_>>().join(", ")))
+        Some(format!(
+            "[{}]",
+            self.iter().filter_map(S::shown).collect::<Vec<_>>().join(", ")
+        ))
     }
 }
 
@@ -335,7 +362,9 @@ impl<K: FromText + Ord, S: Setting> Setting for BTreeMap<K, S> {
         format!("a table; on the left {}, on the right {}", K::KIND, S::kind())
     }
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        let Some(table) = value.get_ref().as_table() else { return reader.unfit::<_, Self>(value) };
+        let Some(table) = value.get_ref().as_table() else {
+            return reader.unfit::<_, Self>(value);
+        };
         let mut read = Vec::new();
         for (key, value) in table {
             let name = match K::from_text(key.get_ref(), reader) {
@@ -353,7 +382,10 @@ impl<K: FromText + Ord, S: Setting> Setting for BTreeMap<K, S> {
         Some("{}".to_owned())
     }
     fn nested() -> Option<Nested> {
-        S::nested().map(|nested| Nested { named: Some(K::KIND), ..nested })
+        S::nested().map(|nested| Nested {
+            named: Some(K::KIND),
+            ..nested
+        })
     }
 }
 

@@ -8,6 +8,8 @@ mod mailbox;
 mod object;
 mod organization;
 
+pub(crate) use import::csv_error;
+
 use crate::Cmdlet;
 
 pub(crate) fn cmdlets() -> Vec<Cmdlet> {

@@ -63,7 +63,10 @@ pub struct World {
 
 fn platforms(folder: &Path) -> Platforms {
     std::fs::create_dir_all(folder).unwrap();
-    let config = PlatformConfig { driver: Driver::Maildir, root: folder.to_owned() };
+    let config = PlatformConfig {
+        driver: Driver::Maildir,
+        root: folder.to_owned(),
+    };
     Platforms::new(BTreeMap::from([("mail".to_owned(), config)]), None).unwrap()
 }
 
@@ -104,7 +107,11 @@ fn recipient(tenant: TenantId, id: u128, name: &str, domain: &str, kind: Recipie
 }
 
 async fn tenant(store: &Store, id: u128, domain: &str) -> TenantId {
-    let tenant = Tenant { id: TenantId::from_u128(id), initial_domain: domain.parse().unwrap(), display_name: domain.into() };
+    let tenant = Tenant {
+        id: TenantId::from_u128(id),
+        initial_domain: domain.parse().unwrap(),
+        display_name: domain.into(),
+    };
     let mut tx = store.write().await.unwrap();
     tx.tenant_insert(&tenant, Timestamp::UNIX_EPOCH).await.unwrap();
     tx.commit("test").await.unwrap();
@@ -119,15 +126,33 @@ impl World {
             std::fs::create_dir_all(&path).unwrap();
             path
         };
-        let (source_store, target_store) = (Store::open(&at("s")).await.unwrap(), Store::open(&at("t")).await.unwrap());
+        let (source_store, target_store) = (
+            Store::open(&at("s")).await.unwrap(),
+            Store::open(&at("t")).await.unwrap(),
+        );
         let source_tenant = tenant(&source_store, 1, "contoso.example").await;
         let target_tenant = tenant(&target_store, 2, "fabrikam.example").await;
         let (source_platforms, target_platforms) = (platforms(&at("s/mail")), platforms(&at("t/mail")));
         let source_smtp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target_smtp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (source_port, target_port) = (source_smtp.local_addr().unwrap().port(), target_smtp.local_addr().unwrap().port());
-        let source_routing = routing(&at("s"), &source_store, &source_platforms, "mx.contoso.example", ("fabrikam.example", target_port));
-        let target_routing = routing(&at("t"), &target_store, &target_platforms, "mx.fabrikam.example", ("contoso.example", source_port));
+        let (source_port, target_port) = (
+            source_smtp.local_addr().unwrap().port(),
+            target_smtp.local_addr().unwrap().port(),
+        );
+        let source_routing = routing(
+            &at("s"),
+            &source_store,
+            &source_platforms,
+            "mx.contoso.example",
+            ("fabrikam.example", target_port),
+        );
+        let target_routing = routing(
+            &at("t"),
+            &target_store,
+            &target_platforms,
+            "mx.fabrikam.example",
+            ("contoso.example", source_port),
+        );
 
         let exchange_guid = ExchangeGuid::from_u128(77);
         let caller = Caller {
@@ -138,7 +163,15 @@ impl World {
             roles: vec![ROLE_MAILBOX_MIGRATION.into()],
         };
         let group = RecipientId::from_u128(21);
-        let mailbox = Self::fill_source(&source_store, source_tenant, &source_platforms, exchange_guid, &caller, group).await;
+        let mailbox = Self::fill_source(
+            &source_store,
+            source_tenant,
+            &source_platforms,
+            exchange_guid,
+            &caller,
+            group,
+        )
+        .await;
         let source = Source::new(
             source_store.clone(),
             source_platforms.clone(),
@@ -147,7 +180,12 @@ impl World {
             Clock::system(),
             SourceSettings::default(),
         );
-        let partner = InProcess { source: source.clone(), tenant: source_tenant, caller, requests: Arc::default() };
+        let partner = InProcess {
+            source: source.clone(),
+            tenant: source_tenant,
+            caller,
+            requests: Arc::default(),
+        };
         let key_file = folder.path().join("seal.key");
         let seal = SealKey::generate_file(&key_file).unwrap();
         let settings = TargetSettings {
@@ -159,18 +197,46 @@ impl World {
             read_back: true,
             max_receive_size: 1 << 27,
         };
-        let target = Target::new(target_store.clone(), seal, target_platforms.clone(), Arc::new(partner), Clock::system(), settings);
-        let mail_user = Self::fill_target(&target_store, target_tenant, &target, exchange_guid, &source_store, source_tenant, mailbox).await;
+        let target = Target::new(
+            target_store.clone(),
+            seal,
+            target_platforms.clone(),
+            Arc::new(partner),
+            Clock::system(),
+            settings,
+        );
+        let mail_user = Self::fill_target(
+            &target_store,
+            target_tenant,
+            &target,
+            exchange_guid,
+            &source_store,
+            source_tenant,
+            mailbox,
+        )
+        .await;
 
         let (stop, stopped) = watch::channel(false);
         let until = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|s| *s).await;
         };
         let tasks = vec![
-            tokio::spawn({ let (r, s) = (source_routing, until(stopped.clone())); async move { r.serve(source_smtp, s).await } }),
-            tokio::spawn({ let (r, s) = (target_routing, until(stopped.clone())); async move { r.serve(target_smtp, s).await } }),
-            tokio::spawn({ let (x, s) = (source.clone(), until(stopped.clone())); async move { x.run(s).await } }),
-            tokio::spawn({ let (x, s) = (target, until(stopped)); async move { x.run(s).await } }),
+            tokio::spawn({
+                let (r, s) = (source_routing, until(stopped.clone()));
+                async move { r.serve(source_smtp, s).await }
+            }),
+            tokio::spawn({
+                let (r, s) = (target_routing, until(stopped.clone()));
+                async move { r.serve(target_smtp, s).await }
+            }),
+            tokio::spawn({
+                let (x, s) = (source.clone(), until(stopped.clone()));
+                async move { x.run(s).await }
+            }),
+            tokio::spawn({
+                let (x, s) = (target, until(stopped));
+                async move { x.run(s).await }
+            }),
         ];
         Self {
             source,
@@ -192,7 +258,14 @@ impl World {
         }
     }
 
-    async fn fill_source(store: &Store, tenant: TenantId, platforms: &Platforms, guid: ExchangeGuid, caller: &Caller, group: RecipientId) -> RecipientId {
+    async fn fill_source(
+        store: &Store,
+        tenant: TenantId,
+        platforms: &Platforms,
+        guid: ExchangeGuid,
+        caller: &Caller,
+        group: RecipientId,
+    ) -> RecipientId {
         let kind = RecipientKind::Mailbox(Mailbox {
             exchange_guid: guid,
             platform: "mail".into(),
@@ -202,8 +275,19 @@ impl World {
             max_receive_size: 1 << 27,
         });
         let mailbox = recipient(tenant, 20, "user1", "contoso.example", kind);
-        platforms.create(&Place::from(mailbox.mailbox().unwrap())).await.unwrap();
-        let scope = recipient(tenant, 21, "leaving", "contoso.example", RecipientKind::Group(Group { group_type: GroupType::Security }));
+        platforms
+            .create(&Place::from(mailbox.mailbox().unwrap()))
+            .await
+            .unwrap();
+        let scope = recipient(
+            tenant,
+            21,
+            "leaving",
+            "contoso.example",
+            RecipientKind::Group(Group {
+                group_type: GroupType::Security,
+            }),
+        );
         let mut tx = store.write().await.unwrap();
         tx.recipient_insert(tenant, &mailbox).await.unwrap();
         tx.recipient_insert(tenant, &scope).await.unwrap();
@@ -218,7 +302,10 @@ impl World {
             display_name: "Mover".into(),
             home_domains: vec!["fabrikam.example".into()],
             outcome_endpoint: None,
-            pinned_keys: PinnedKeys { sequence: 1, keys: vec![] },
+            pinned_keys: PinnedKeys {
+                sequence: 1,
+                keys: vec![],
+            },
             roles: caller.roles.clone(),
             return_right: true,
             accepted_by: "admin".into(),
@@ -234,7 +321,10 @@ impl World {
             domain_names: vec![caller.home_tenant.to_string()],
             enabled: true,
             mailbox_move_enabled: true,
-            mailbox_move_capability: MailboxMoveCapability { remote_outbound: true, ..Default::default() },
+            mailbox_move_capability: MailboxMoveCapability {
+                remote_outbound: true,
+                ..Default::default()
+            },
             mailbox_move_published_scopes: vec![group],
             oauth_application_id: Some(caller.app_id),
             service_principal: Some(caller.service_principal),
@@ -254,7 +344,14 @@ impl World {
         source_tenant: TenantId,
         mailbox: RecipientId,
     ) -> RecipientId {
-        let source = source_store.read().await.unwrap().recipient_get(source_tenant, mailbox).await.unwrap().unwrap();
+        let source = source_store
+            .read()
+            .await
+            .unwrap()
+            .recipient_get(source_tenant, mailbox)
+            .await
+            .unwrap()
+            .unwrap();
         let kind = RecipientKind::MailUser(MailUser {
             external_email_address: Some("user1@contoso.example".parse().unwrap()),
             exchange_guid: Some(guid),
@@ -320,7 +417,10 @@ impl World {
             if user.status == status && user.lease.is_none() && !user.sync_now {
                 return user;
             }
-            assert!(started.elapsed() < Duration::from_secs(60), "waited for {status}, found {user:#?}");
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "waited for {status}, found {user:#?}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -334,13 +434,21 @@ impl World {
     }
 
     pub async fn deliver_at_source(&self, count: usize) {
-        let place = Place { exchange_guid: self.exchange_guid, platform: "mail".into(), location: "user1".into() };
+        let place = Place {
+            exchange_guid: self.exchange_guid,
+            platform: "mail".into(),
+            location: "user1".into(),
+        };
         for n in 0..count {
             let message = format!("Subject: {n} {}\r\n\r\nbody\r\n", uuid::Uuid::new_v4()).into_bytes();
             let mut delivery = self.source_platforms.deliver_begin(&place).await.unwrap();
             delivery.write(&message).await.unwrap();
             let whole = delivery.finish().await.unwrap();
-            let lock = self.source_platforms.deliver_lock(&place, Duration::from_secs(5)).await.unwrap();
+            let lock = self
+                .source_platforms
+                .deliver_lock(&place, Duration::from_secs(5))
+                .await
+                .unwrap();
             whole.publish(&lock).await.unwrap();
             self.delivered.lock().unwrap().push(message);
         }
@@ -355,7 +463,11 @@ impl World {
     pub async fn octets_at_target(&self) -> Vec<Vec<u8>> {
         use futures_util::StreamExt;
         let recipient = self.target_recipient().await;
-        let mailbox = self.target_platforms.open(&Place::from(recipient.mailbox().unwrap())).await.unwrap();
+        let mailbox = self
+            .target_platforms
+            .open(&Place::from(recipient.mailbox().unwrap()))
+            .await
+            .unwrap();
         let mut all = Vec::new();
         for folder in mailbox.folders().await.unwrap() {
             let listing = mailbox.list(&folder.path, None).await.unwrap();
@@ -376,22 +488,40 @@ impl World {
     }
 
     pub async fn source_recipient(&self) -> Recipient {
-        self.source_store.read().await.unwrap().recipient_get(self.source_tenant, self.mailbox).await.unwrap().unwrap()
+        self.source_store
+            .read()
+            .await
+            .unwrap()
+            .recipient_get(self.source_tenant, self.mailbox)
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     pub async fn target_recipient(&self) -> Recipient {
-        self.target_store.read().await.unwrap().recipient_get(self.target_tenant, self.mail_user).await.unwrap().unwrap()
+        self.target_store
+            .read()
+            .await
+            .unwrap()
+            .recipient_get(self.target_tenant, self.mail_user)
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     pub async fn take_out_of_scope(&self) {
         let mut tx = self.source_store.write().await.unwrap();
-        tx.group_member_remove(self.source_tenant, self.group, self.mailbox).await.unwrap();
+        tx.group_member_remove(self.source_tenant, self.group, self.mailbox)
+            .await
+            .unwrap();
         tx.commit("test").await.unwrap();
     }
 
     pub async fn put_in_scope(&self) {
         let mut tx = self.source_store.write().await.unwrap();
-        tx.group_member_add(self.source_tenant, self.group, self.mailbox).await.unwrap();
+        tx.group_member_add(self.source_tenant, self.group, self.mailbox)
+            .await
+            .unwrap();
         tx.commit("test").await.unwrap();
     }
 

@@ -39,7 +39,11 @@ impl PartnerClient {
     /// A client whose tokens are bound to the identity's proof key.
     #[must_use]
     pub fn new(connector: HttpsConnector, identity: Identity, clock: Clock) -> Self {
-        Self { fetcher: Fetcher::new(connector), identity, clock }
+        Self {
+            fetcher: Fetcher::new(connector),
+            identity,
+            clock,
+        }
     }
 
     /// Finds the tenant and checks that it is the one found earlier.
@@ -159,7 +163,10 @@ impl TokenSource {
         url: &str,
         token: Option<&SecretString>,
     ) -> Result<String, CryptographyFailed> {
-        self.partner.identity.dpop_key().proof(method, url, token, self.partner.clock.now(), Uuid::new_v4())
+        self.partner
+            .identity
+            .dpop_key()
+            .proof(method, url, token, self.partner.clock.now(), Uuid::new_v4())
     }
 
     /// The form for the source's token endpoint. The secret itself goes to our own authority alone: as a form when the

@@ -173,10 +173,7 @@ pub(crate) async fn commands(
     headers: HeaderMap,
 ) -> Response {
     match caller(&services, &text, query.as_deref(), &headers, correlation).await {
-        Ok(caller) => json(
-            StatusCode::OK,
-            &json!({ "value": rehome_cmdlets::visible(&caller) }),
-        ),
+        Ok(caller) => json(StatusCode::OK, &json!({ "value": rehome_cmdlets::visible(&caller) })),
         Err(answer) => answer,
     }
 }

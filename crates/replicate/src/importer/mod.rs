@@ -214,6 +214,14 @@ impl Importer {
 }
 
 /// Reads the whole report.
+/// Everything reported about the items of a move, without running it.
+///
+/// # Errors
+/// [`PassError`] when the ledger cannot be read.
+pub async fn report_of(ledger: Arc<dyn ChunkStorage>) -> Result<Report, PassError> {
+    read_report(&Ledger::load(ledger).await?).await
+}
+
 async fn read_report(ledger: &Ledger) -> Result<Report, PassError> {
     let mut report = Report::default();
     for (number, folder) in ledger.folders() {

@@ -61,7 +61,7 @@ fn keywords_beyond_the_table_are_kept_beside_it() {
     let octets = encode_records(&mut table, &records);
     assert_eq!(table.names().len(), MAX_TABLE);
     assert_eq!(decode_records(0, &table, &octets).unwrap(), records);
-    assert_eq!(table.bit("K0-3"), Some(3), "case does not count");
+    assert_eq!(table.bit("K0-0"), Some(0), "case does not count");
 }
 
 fn window(items: Vec<Record>, uid_next: u32) -> Window {
@@ -272,7 +272,7 @@ async fn notes_are_read_again() {
     let path = |number: u32| FolderPath(vec![format!("folder {number}")]);
     let note = |uid: u32| crate::notes::Note { length: u64::from(uid), digest: Digest::of(&uid.to_le_bytes()) };
     for number in 0..70 {
-        let served = [1, 4095, 4096, u32::MAX].into_iter().map(|uid| (uid, note(uid + number % 2))).collect();
+        let served = [1, 4095, 4096, u32::MAX].into_iter().map(|uid| (uid, note(uid.wrapping_add(number % 2)))).collect();
         notes.put(&path(number), 7, &served).await.unwrap();
     }
     assert!(!notes.root_made());

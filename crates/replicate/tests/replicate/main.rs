@@ -1,0 +1,6 @@
+//! Two mailboxes in one process, moved through exporter, link and importer.
+
+mod common;
+mod hostile;
+mod interruption;
+mod moves;

@@ -1,0 +1,20 @@
+//! Whole organisations as processes: two administrators, two servers or one, real mail, and those who mean ill.
+//!
+//! The binary under test is `REHOME_BIN`, else `target/debug/rehome`; `make test` builds it with `fault-injection`.
+
+mod administrator;
+// mod attacks;
+// mod cuts;
+mod deployment;
+mod https;
+mod interceptor;
+// mod interleavings;
+// mod isolation;
+mod jose;
+// mod kills;
+mod mail;
+mod moves;
+mod pair;
+// mod refusals;
+// mod rogue;
+// mod walkthrough;
