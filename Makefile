@@ -3,7 +3,7 @@
 # make demo           real mail moves between two organisations (SEED=n, KEEP=1)
 # make demo-selftest  shows that the demo can fail
 # make test           all tests; REHOME_WITHOUT=dovecot,… leaves out what needs a missing server
-# make lint           format, clippy, documentation, generated files
+# make lint           format, clippy, documentation
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

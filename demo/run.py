@@ -185,7 +185,7 @@ class Demo:
         """All that the service says about a user that does not get on."""
         name = user["Identity"].partition("@")[0]
         return f"{user['Identity']} is {user['Status']}: {user.get('ErrorSummary') or ''} " + \
-               " ".join(error_ids([user, self.statistics(name, "-IncludeReport", "-IncludeSkippedItems")]))
+               " ".join(error_ids([user, self.statistics(name, "-IncludeSkippedItems")]))
 
     def first_sync(self):
         """Two get through; the third was not prepared well, is told so, mended and resumed. Mail arrives all the while."""

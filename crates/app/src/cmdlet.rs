@@ -131,11 +131,20 @@ pub(crate) async fn run(words: &[String], switches: Switches) -> Result<(), Fail
         .invoke(&declaration.name(), parameters.to_json(Secrets::Keep))
         .await?;
     warn(&invoked.warnings);
-    print::out(&output::render(&invoked.value, &declaration.output, switches.form()));
+    let form = match switches.form() {
+        Form::Usual if is_report(declaration) && invoked.value.len() == 1 => Form::List,
+        form => form,
+    };
+    print::out(&output::render(&invoked.value, &declaration.output, form));
     match goal {
         Some(goal) => wait::wait(&session, goal, &parameters, &invoked.value).await,
         None => Ok(()),
     }
+}
+
+/// Whether one object of this cmdlet is read from top to bottom rather than across.
+fn is_report(declaration: &Declaration) -> bool {
+    declaration.verb == "Test" || declaration.noun.ends_with("Statistics")
 }
 
 /// `--credentials-file` alone stands for the one credential that the cmdlet takes.

@@ -292,7 +292,8 @@ pub trait Mailbox: Send + Sync {
         uids: &[Uid],
     ) -> Result<BoxStream<'a, Result<ReadEvent, MailboxError>>, MailboxError>;
 
-    /// Makes a folder (and missing parents) and returns its numbers. Existing already is success, with its numbers as they are.
+    /// Makes a folder (and missing parents) and returns its numbers. Existing already is success, with its numbers as
+    /// they are, but that its UIDNEXT is raised to a given one where the given UIDVALIDITY is the one it has.
     async fn create_folder(&self, folder: &FolderPath, new: &NewFolder) -> Result<FolderStatus, MailboxError>;
 
     /// Renames a folder with all below it. The inbox is never renamed.

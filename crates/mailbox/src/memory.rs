@@ -379,6 +379,12 @@ impl Mailbox for MemoryMailbox {
         let held = state.create(folder, &new);
         held.subscribed |= new.subscribed;
         held.special_use = new.special_use.or(held.special_use);
+        if let Some(identity) = new
+            .identity
+            .filter(|identity| identity.uid_validity == held.uid_validity)
+        {
+            held.uid_next = held.uid_next.max(identity.uid_next);
+        }
         Ok(held.status())
     }
 

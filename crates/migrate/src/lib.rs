@@ -9,6 +9,8 @@ pub mod protocol;
 
 mod clock;
 pub use clock::Clock;
+/// Which side of a move a reported item is at fault on.
+pub use rehome_replicate::Side as ReportSide;
 
 mod ledger;
 

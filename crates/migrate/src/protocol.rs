@@ -2,12 +2,16 @@
 //!
 //! `schema/protocol.cddl` describes the CBOR frames of listings and contents.
 
+use rehome_domain::id::MoveId;
 use rehome_mailbox::{Folder, FolderPath, FolderStatus, SpecialUse};
 use rehome_replicate::{Exception, ExceptionKind, Held};
 use serde::{Deserialize, Serialize};
 
 /// The versions spoken here, as in `rehome_protocol_versions`.
 pub const PROTOCOL_VERSIONS: &[u32] = &[1];
+
+/// The move id of a request that only tests availability: answered as a move's, but no outbound move is kept for it.
+pub const TEST_OF_AVAILABILITY: MoveId = MoveId::from_u128(0);
 
 /// Largest number of folders in one [`FoldersAnswer`].
 pub const FOLDERS_PER_PAGE: usize = 1_000;

@@ -101,12 +101,19 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn damaged(&self, why: impl Into<String>) -> LedgerError {
-        LedgerError::Damaged { what: self.what, why: why.into() }
+        LedgerError::Damaged {
+            what: self.what,
+            why: why.into(),
+        }
     }
 
     /// Checks that nothing follows.
     pub(crate) fn finish(self) -> Result<(), LedgerError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(self.damaged(format!("{} octets follow", self.rest.len()))) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.damaged(format!("{} octets follow", self.rest.len())))
+        }
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], LedgerError> {

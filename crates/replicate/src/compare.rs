@@ -88,13 +88,24 @@ pub fn compare_folders(source: &[Folder], known: &[KnownFolder<'_>]) -> Vec<Fold
     let mut steps: Vec<FolderStep> = Vec::with_capacity(order.len());
     for (at, folder, status) in &order {
         steps.push(match by_path.get(&folder.path) {
-            None => FolderStep::Create { source: *at, number: None },
-            Some(known) if !known.created => FolderStep::Create { source: *at, number: Some(known.number) },
-            Some(known) if known.uid_validity != status.uid_validity => {
-                FolderStep::Reset { source: *at, number: known.number }
-            }
+            None => FolderStep::Create {
+                source: *at,
+                number: None,
+            },
+            Some(known) if !known.created => FolderStep::Create {
+                source: *at,
+                number: Some(known.number),
+            },
+            Some(known) if known.uid_validity != status.uid_validity => FolderStep::Reset {
+                source: *at,
+                number: known.number,
+            },
             Some(known) => match list_reason(known.synced, status) {
-                Some(reason) => FolderStep::List { source: *at, number: known.number, reason },
+                Some(reason) => FolderStep::List {
+                    source: *at,
+                    number: known.number,
+                    reason,
+                },
                 None => FolderStep::Unchanged { number: known.number },
             },
         });
@@ -102,7 +113,11 @@ pub fn compare_folders(source: &[Folder], known: &[KnownFolder<'_>]) -> Vec<Fold
     let listed: std::collections::HashSet<&FolderPath> = order.iter().map(|(_, folder, _)| &folder.path).collect();
     let mut vanished: Vec<&KnownFolder<'_>> = known.iter().filter(|known| !listed.contains(known.path)).collect();
     vanished.sort_by(|one, two| two.path.cmp(one.path));
-    steps.extend(vanished.into_iter().map(|known| FolderStep::Vanished { number: known.number }));
+    steps.extend(
+        vanished
+            .into_iter()
+            .map(|known| FolderStep::Vanished { number: known.number }),
+    );
     steps
 }
 
@@ -115,7 +130,9 @@ fn rank(folder: &Folder) -> u8 {
 }
 
 fn list_reason(synced: Option<&Synced>, status: &FolderStatus) -> Option<ListReason> {
-    let Some(synced) = synced else { return Some(ListReason::NotSynced) };
+    let Some(synced) = synced else {
+        return Some(ListReason::NotSynced);
+    };
     if (synced.uid_next, synced.exists, synced.highest_mod_seq)
         != (status.uid_next, status.exists, status.highest_mod_seq)
     {
@@ -171,7 +188,10 @@ impl FolderPlan {
     }
 
     fn add(&mut self, item: &ListedItem) {
-        self.additions.push(Addition { uid: item.uid, length_hint: item.length });
+        self.additions.push(Addition {
+            uid: item.uid,
+            length_hint: item.length,
+        });
     }
 }
 
@@ -221,7 +241,11 @@ pub fn compare_changes(changed: &[ListedItem], vanished: &UidSet, held: &[Record
             None => plan.add(item),
         }
     }
-    plan.removals.extend(held.iter().map(|record| record.uid).filter(|uid| vanished.contains(*uid)));
+    plan.removals.extend(
+        held.iter()
+            .map(|record| record.uid)
+            .filter(|uid| vanished.contains(*uid)),
+    );
 }
 
 #[cfg(test)]
@@ -239,7 +263,12 @@ mod tests {
             special_use,
             subscribed: false,
             selectable: true,
-            status: Some(FolderStatus { uid_validity, uid_next, exists, highest_mod_seq }),
+            status: Some(FolderStatus {
+                uid_validity,
+                uid_next,
+                exists,
+                highest_mod_seq,
+            }),
         }
     }
 
@@ -251,13 +280,31 @@ mod tests {
             folder(&["INBOX"], None, (9, 5, 2, Some(9))),
             folder(&["A", "b"], None, (10, 5, 2, Some(9))),
             folder(&["New"], None, (11, 1, 0, None)),
-            Folder { selectable: false, status: None, ..folder(&["A"], None, (1, 1, 0, None)) },
+            Folder {
+                selectable: false,
+                status: None,
+                ..folder(&["A"], None, (1, 1, 0, None))
+            },
         ];
-        let synced = |mod_seq| Synced { uid_next: 5, exists: 2, highest_mod_seq: mod_seq, token: None };
+        let synced = |mod_seq| Synced {
+            uid_next: 5,
+            exists: 2,
+            highest_mod_seq: mod_seq,
+            token: None,
+        };
         let (unnumbered, numbered) = (synced(None), synced(Some(9)));
         let paths: Vec<FolderPath> = source.iter().map(|folder| folder.path.clone()).collect();
-        let gone = [FolderPath(vec!["Old".into()]), FolderPath(vec!["Old".into(), "child".into()])];
-        let known = |number, path, uid_validity, synced| KnownFolder { number, path, uid_validity, created: true, synced };
+        let gone = [
+            FolderPath(vec!["Old".into()]),
+            FolderPath(vec!["Old".into(), "child".into()]),
+        ];
+        let known = |number, path, uid_validity, synced| KnownFolder {
+            number,
+            path,
+            uid_validity,
+            created: true,
+            synced,
+        };
         let steps = compare_folders(
             &source,
             &[
@@ -272,24 +319,48 @@ mod tests {
         assert_eq!(
             steps,
             [
-                FolderStep::List { source: 2, number: 3, reason: ListReason::NotSynced },
+                FolderStep::List {
+                    source: 2,
+                    number: 3,
+                    reason: ListReason::NotSynced
+                },
                 FolderStep::Unchanged { number: 2 },
                 FolderStep::Reset { source: 3, number: 4 },
-                FolderStep::Create { source: 4, number: None },
-                FolderStep::List { source: 0, number: 1, reason: ListReason::FlagsNotNumbered },
+                FolderStep::Create {
+                    source: 4,
+                    number: None
+                },
+                FolderStep::List {
+                    source: 0,
+                    number: 1,
+                    reason: ListReason::FlagsNotNumbered
+                },
                 FolderStep::Vanished { number: 6 },
                 FolderStep::Vanished { number: 5 },
             ]
         );
-        let begun = [KnownFolder { created: false, ..known(9, &paths[4], 11, None) }];
+        let begun = [KnownFolder {
+            created: false,
+            ..known(9, &paths[4], 11, None)
+        }];
         assert_eq!(
             compare_folders(&source[4..5], &begun),
-            [FolderStep::Create { source: 0, number: Some(9) }]
+            [FolderStep::Create {
+                source: 0,
+                number: Some(9)
+            }]
         );
-        let arrived = Synced { uid_next: 4, ..synced(Some(9)) };
+        let arrived = Synced {
+            uid_next: 4,
+            ..synced(Some(9))
+        };
         assert_eq!(
             compare_folders(&source[1..2], &[known(2, &paths[1], 8, Some(&arrived))]),
-            [FolderStep::List { source: 0, number: 2, reason: ListReason::NumbersChanged }]
+            [FolderStep::List {
+                source: 0,
+                number: 2,
+                reason: ListReason::NumbersChanged
+            }]
         );
     }
 
@@ -306,7 +377,10 @@ mod tests {
         ] {
             assert_eq!(shrank(known, lost), expected, "{lost} of {known}");
         }
-        let plan = FolderPlan { removals: vec![3, 9], ..FolderPlan::default() };
+        let plan = FolderPlan {
+            removals: vec![3, 9],
+            ..FolderPlan::default()
+        };
         assert!(plan.second_listing_agrees(&UidSet::from_ascending([1, 2, 4])));
         assert!(!plan.second_listing_agrees(&UidSet::from_ascending([1, 2, 9])));
     }
@@ -348,7 +422,10 @@ mod tests {
     fn apply(held: &State, source: &State, plan: &FolderPlan) -> State {
         let mut state = held.clone();
         for addition in &plan.additions {
-            assert!(state.insert(addition.uid, source[&addition.uid]).is_none(), "added twice");
+            assert!(
+                state.insert(addition.uid, source[&addition.uid]).is_none(),
+                "added twice"
+            );
             assert_eq!(addition.length_hint, Some(u64::from(addition.uid)));
         }
         for (uid, new) in &plan.flags {

@@ -6,8 +6,8 @@
 //!
 //! Never: know batches, tenants or cmdlets; know a database or HTTP; parse what it moves.
 
-pub mod compare;
 mod codec;
+pub mod compare;
 pub mod error;
 pub mod exporter;
 pub mod importer;
@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod link;
 pub mod notes;
 pub mod proof;
+mod reading;
 pub mod report;
 pub mod storage;
 

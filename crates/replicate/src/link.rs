@@ -45,23 +45,6 @@ pub struct LinkError {
     pub retry: Retry,
 }
 
-impl LinkError {
-    /// The error that an answer's parts make. Scope and retry follow from the id: a missing folder is an answer about that
-    /// folder, anything unknown about the mailbox and for an administrator unless the source says when to come again.
-    #[must_use]
-    pub fn from_answer(id: &str, message: &str, retry_after_seconds: Option<u32>) -> Self {
-        let (scope, retry) = match id {
-            "ManagementObjectNotFoundException" => (ErrorScope::Folder, Retry::Never),
-            "CommunicationErrorTransientException" => (ErrorScope::Mailbox, Retry::After(5)),
-            "MailboxPlatformException" => (ErrorScope::Mailbox, Retry::After(60)),
-            "MigrationServerConnectionFailedException" => (ErrorScope::Endpoint, Retry::After(30)),
-            _ => (ErrorScope::Mailbox, Retry::Never),
-        };
-        let retry = retry_after_seconds.map_or(retry, Retry::After);
-        Self { id: id.to_owned(), message: message.to_owned(), scope, retry }
-    }
-}
-
 /// What a late sweep found in one folder: items that were not in the listing behind Prepare's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SweepFolder {

@@ -43,11 +43,22 @@ pub(crate) struct Notes {
 
 impl Notes {
     pub(crate) async fn load(storage: Arc<dyn ChunkStorage>) -> Result<Self, LedgerError> {
-        let mut notes =
-            Self { storage, folders: BTreeMap::new(), by_name: HashMap::new(), next_number: 1, root_made: false };
+        let mut notes = Self {
+            storage,
+            folders: BTreeMap::new(),
+            by_name: HashMap::new(),
+            next_number: 1,
+            root_made: false,
+        };
         for chunk in notes.storage.chunks(ChunkKind::NoteFolders, 0).await? {
-            let key = ChunkKey { kind: ChunkKind::NoteFolders, folder: 0, chunk };
-            let Some(octets) = notes.storage.get(key).await? else { continue };
+            let key = ChunkKey {
+                kind: ChunkKind::NoteFolders,
+                folder: 0,
+                chunk,
+            };
+            let Some(octets) = notes.storage.get(key).await? else {
+                continue;
+            };
             let mut reader = Reader::new("notes' folders", &octets)?;
             notes.next_number = notes.next_number.max(reader.u32()?);
             notes.root_made |= reader.bool()?;
@@ -98,18 +109,34 @@ impl Notes {
             writer.u32(*uid_validity);
             writer.path(path);
         }
-        (ChunkKey { kind: ChunkKind::NoteFolders, folder: 0, chunk }, Some(writer.finish()))
+        (
+            ChunkKey {
+                kind: ChunkKind::NoteFolders,
+                folder: 0,
+                chunk,
+            },
+            Some(writer.finish()),
+        )
     }
 
     /// Notes of one chunk of uids.
     pub(crate) async fn chunk(&self, number: u32, chunk: u32) -> Result<BTreeMap<u32, Note>, LedgerError> {
-        let key = ChunkKey { kind: ChunkKind::Notes, folder: number, chunk };
-        let Some(octets) = self.storage.get(key).await? else { return Ok(BTreeMap::new()) };
+        let key = ChunkKey {
+            kind: ChunkKind::Notes,
+            folder: number,
+            chunk,
+        };
+        let Some(octets) = self.storage.get(key).await? else {
+            return Ok(BTreeMap::new());
+        };
         let mut reader = Reader::new("notes", &octets)?;
         let mut notes = BTreeMap::new();
         for _ in 0..reader.count(42)? {
             let low = u32::from(reader.u16()?);
-            let note = Note { length: reader.u64()?, digest: reader.digest()? };
+            let note = Note {
+                length: reader.u64()?,
+                digest: reader.digest()?,
+            };
             notes.insert(chunk << CHUNK_SHIFT | low, note);
         }
         reader.finish()?;
@@ -145,16 +172,31 @@ impl Notes {
                 writer.u64(note.length);
                 writer.digest(&note.digest);
             }
-            changes.push((ChunkKey { kind: ChunkKind::Notes, folder: number, chunk }, Some(writer.finish())));
+            changes.push((
+                ChunkKey {
+                    kind: ChunkKind::Notes,
+                    folder: number,
+                    chunk,
+                },
+                Some(writer.finish()),
+            ));
         }
         Ok(self.storage.write(changes, "replicate.notes").await?)
     }
 
     /// The uids of a folder that were in the listing behind the last root; empty where the folder was not.
     pub(crate) async fn root_uids(&self, path: &FolderPath, uid_validity: u32) -> Result<UidSet, LedgerError> {
-        let Some(number) = self.number(path, uid_validity) else { return Ok(UidSet::new()) };
-        let key = ChunkKey { kind: ChunkKind::Notes, folder: number, chunk: ROOT_CHUNK };
-        let Some(octets) = self.storage.get(key).await? else { return Ok(UidSet::new()) };
+        let Some(number) = self.number(path, uid_validity) else {
+            return Ok(UidSet::new());
+        };
+        let key = ChunkKey {
+            kind: ChunkKind::Notes,
+            folder: number,
+            chunk: ROOT_CHUNK,
+        };
+        let Some(octets) = self.storage.get(key).await? else {
+            return Ok(UidSet::new());
+        };
         let mut reader = Reader::new("uids behind the root", &octets)?;
         let mut uids = Vec::new();
         for _ in 0..reader.count(8)? {
@@ -169,7 +211,14 @@ impl Notes {
     pub(crate) async fn put_root(&mut self, listed: &[(FolderPath, u32, UidSet)]) -> Result<(), LedgerError> {
         let mut changes: BTreeMap<ChunkKey, Option<Vec<u8>>> = BTreeMap::new();
         for number in self.folders.keys() {
-            changes.insert(ChunkKey { kind: ChunkKind::Notes, folder: *number, chunk: ROOT_CHUNK }, None);
+            changes.insert(
+                ChunkKey {
+                    kind: ChunkKind::Notes,
+                    folder: *number,
+                    chunk: ROOT_CHUNK,
+                },
+                None,
+            );
         }
         self.root_made = true;
         let mut numbers = vec![];
@@ -182,7 +231,11 @@ impl Notes {
                 writer.u32(*first);
                 writer.u32(*last);
             }
-            let key = ChunkKey { kind: ChunkKind::Notes, folder: number, chunk: ROOT_CHUNK };
+            let key = ChunkKey {
+                kind: ChunkKind::Notes,
+                folder: number,
+                chunk: ROOT_CHUNK,
+            };
             changes.insert(key, Some(writer.finish()));
         }
         // Chunk 0 carries "root made" even for a mailbox without folders.
@@ -190,6 +243,9 @@ impl Notes {
             let (key, octets) = self.folders_change(number);
             changes.insert(key, octets);
         }
-        Ok(self.storage.write(changes.into_iter().collect(), "replicate.root_listing").await?)
+        Ok(self
+            .storage
+            .write(changes.into_iter().collect(), "replicate.root_listing")
+            .await?)
     }
 }

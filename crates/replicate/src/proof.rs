@@ -47,7 +47,9 @@ impl ExceptionKind {
     /// The kind of this word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Skipped, Self::Altered, Self::Flags, Self::Date].into_iter().find(|kind| kind.as_str() == word)
+        [Self::Skipped, Self::Altered, Self::Flags, Self::Date]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
     }
 }
 
@@ -79,7 +81,12 @@ impl RootBuilder {
         self.items += folder.tree.count();
         self.octets += folder.octets;
         let (count, root) = (folder.tree.count(), folder.tree.root());
-        self.top_leaves.push(top_leaf_octets(&TopLeaf { path, uid_validity, count, root }));
+        self.top_leaves.push(top_leaf_octets(&TopLeaf {
+            path,
+            uid_validity,
+            count,
+            root,
+        }));
     }
 
     /// How many folders were added.
@@ -107,7 +114,20 @@ impl FolderRoot {
     }
 
     pub(crate) fn record(&mut self, record: &Record) {
-        let Record { uid, length, digest, flags, received, .. } = record;
-        self.leaf(&Leaf { uid: *uid, length: *length, digest: *digest, flags, received: *received });
+        let Record {
+            uid,
+            length,
+            digest,
+            flags,
+            received,
+            ..
+        } = record;
+        self.leaf(&Leaf {
+            uid: *uid,
+            length: *length,
+            digest: *digest,
+            flags,
+            received: *received,
+        });
     }
 }

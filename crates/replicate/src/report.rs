@@ -26,6 +26,21 @@ pub enum ReportKind {
     Keywords = 6,
 }
 
+impl ReportKind {
+    /// As administrators read it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Skipped => "Skipped",
+            Self::Altered => "Altered",
+            Self::Flags => "Flags",
+            Self::Date => "Date",
+            Self::LineEnds => "LineEnds",
+            Self::Keywords => "Keywords",
+        }
+    }
+}
+
 /// Which side is at fault. The numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {

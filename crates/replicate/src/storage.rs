@@ -24,8 +24,15 @@ pub enum ChunkKind {
 
 impl ChunkKind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Folders, Self::Records, Self::Map, Self::Intent, Self::Report, Self::NoteFolders, Self::Notes];
+    pub const ALL: [Self; 7] = [
+        Self::Folders,
+        Self::Records,
+        Self::Map,
+        Self::Intent,
+        Self::Report,
+        Self::NoteFolders,
+        Self::Notes,
+    ];
 
     /// The stored number.
     #[must_use]

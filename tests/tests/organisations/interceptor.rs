@@ -13,6 +13,7 @@ use rustls::ServerConfig;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -29,6 +30,19 @@ pub struct Seen {
     pub headers: Vec<(String, String)>,
     /// Its body, whole.
     pub body: Vec<u8>,
+}
+
+/// An answer as the server gave it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// The request's path.
+    pub path: String,
+    /// The request's body as JSON.
+    pub asked: Value,
+    /// The status.
+    pub status: u16,
+    /// The body as JSON; null if it is none.
+    pub body: Value,
 }
 
 impl Seen {
@@ -59,23 +73,32 @@ impl Seen {
     }
 }
 
-/// A gate that requests wait at.
+/// A gate that requests or answers wait at.
 #[derive(Clone)]
-pub struct Gate(Arc<watch::Sender<bool>>);
+pub struct Gate {
+    open: Arc<watch::Sender<bool>>,
+    came: Arc<AtomicUsize>,
+}
 
 impl Gate {
     /// A closed one.
     pub fn closed() -> Self {
-        Self(Arc::new(watch::channel(false).0))
+        Self { open: Arc::new(watch::channel(false).0), came: Arc::default() }
     }
 
     /// Lets everything pass, now and later.
     pub fn open(&self) {
-        self.0.send_replace(true);
+        self.open.send_replace(true);
+    }
+
+    /// Whether anyone has come to it.
+    pub fn someone_waits(&self) -> bool {
+        self.came.load(Ordering::SeqCst) > 0
     }
 
     async fn pass(&self) {
-        let mut open = self.0.subscribe();
+        self.came.fetch_add(1, Ordering::SeqCst);
+        let mut open = self.open.subscribe();
         // The sender lives in `self`, so waiting ends by the gate's opening alone.
         let _ = open.wait_for(|open| *open).await;
     }
@@ -88,6 +111,8 @@ pub enum Action {
     Forward,
     /// It goes on once the gate opens.
     Hold(Gate),
+    /// It goes on at once, and its answer once the gate opens.
+    HoldAnswer(Gate),
     /// It goes on, and its answer is lost.
     LoseAnswer,
     /// It never arrives; this is the answer.
@@ -106,6 +131,7 @@ pub struct Interceptor {
 struct Shared {
     rule: Mutex<Rule>,
     seen: Mutex<Vec<Seen>>,
+    answered: Mutex<Vec<Answered>>,
     acceptor: TlsAcceptor,
     /// The server behind; none for a server that is all our own.
     server: Option<(TlsConnector, SocketAddr)>,
@@ -145,6 +171,7 @@ impl Interceptor {
         let shared = Arc::new(Shared {
             rule: Mutex::new(Box::new(|_| Action::Forward)),
             seen: Mutex::default(),
+            answered: Mutex::default(),
             acceptor: TlsAcceptor::from(Arc::new(config)),
             server,
         });
@@ -170,6 +197,12 @@ impl Interceptor {
     /// Everything passes.
     pub fn forward_all(&self) {
         self.rule(|_| Action::Forward);
+    }
+
+    /// Every answer of the server to this verb so far, also those that were held or lost.
+    pub fn answers(&self, verb: &str) -> Vec<Answered> {
+        let answered = self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.iter().filter(|one| one.path.ends_with(&format!("/{verb}"))).cloned().collect()
     }
 
     /// Every request so far.
@@ -203,6 +236,11 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
             gate.pass().await;
             forward(shared, &seen).await
         }
+        Action::HoldAnswer(gate) => {
+            let answer = forward(shared, &seen).await;
+            gate.pass().await;
+            answer
+        }
         Action::LoseAnswer => {
             forward(shared, &seen).await?;
             Err(std::io::Error::other("the answer is lost"))
@@ -231,6 +269,13 @@ async fn forward(shared: &Shared, seen: &Seen) -> Result<Response<Full<Bytes>>, 
     let request = request.body(Full::new(Bytes::from(seen.body.clone()))).map_err(|error| lost(&error))?;
     let (mut parts, body) = sender.send_request(request).await.map_err(|error| lost(&error))?.into_parts();
     let body = body.collect().await.map_err(|error| lost(&error))?.to_bytes();
+    let answered = Answered {
+        path: seen.path.clone(),
+        asked: seen.json(),
+        status: parts.status.as_u16(),
+        body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+    };
+    shared.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
     for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH] {
         parts.headers.remove(name);
     }

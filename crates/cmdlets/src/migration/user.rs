@@ -9,14 +9,15 @@ use crate::{
     lookup::ResultSize,
     roles::{MIGRATION, MOVE_MAILBOXES, VIEW_ONLY_CONFIGURATION},
 };
-use rehome_command::{Declaration, Effect, Object, Parameter, ParameterType as T, Property};
+use jiff::Timestamp;
+use rehome_command::{Declaration, Effect, Object, Parameter, ParameterType as T, Property, Value};
 use rehome_domain::{
     error_id::ErrorId,
     id::{ExchangeGuid, MoveId},
     moves::{Move, UserStatus},
     recipient::Recipient,
 };
-use rehome_migrate::target::control;
+use rehome_migrate::{ReportSide as Side, target::control};
 use rehome_store::Tx;
 use uuid::Uuid;
 
@@ -56,7 +57,14 @@ fn reading() -> Vec<Cmdlet> {
         ),
         Cmdlet::new(
             Declaration::new("Get", "MigrationUserStatistics", Effect::Read, READERS, "Shows how much of one migration user has been copied.")
-                .parameters([identity().mandatory()])
+                .parameters([
+                    identity().mandatory(),
+                    Parameter::new(
+                        "IncludeSkippedItems",
+                        T::Switch,
+                        "Fills SkippedItems: what is not in the target as it is in the source, and why. Look at it before -ApproveSkippedItems.",
+                    ),
+                ])
                 .output(statistics_properties())
                 .example("Get-MigrationUserStatistics lara@fabrikam.example", "Shows one user's figures."),
             handler!(get_statistics),
@@ -271,6 +279,7 @@ fn statistics_properties() -> Vec<Property> {
         ("LockMilliseconds", "How long the mailbox was locked in the source."),
         ("LockRoundTrips", "Round trips between the organisations under the lock."),
         ("SweptItemCount", "Items found by the sweep after completion; 0 is expected."),
+        ("SkippedItems", "With -IncludeSkippedItems: Kind, FolderName, Uid, Subject, DateReceived, Size, Reason, Side."),
     ]
     .map(|(name, help)| if columns.contains(&name) { Property::column(name, help) } else { Property::new(name, help) })
     .into()
@@ -281,6 +290,8 @@ async fn get_statistics(call: &Call<'_>) -> Result<Output, CommandError> {
     let m = named(call, &mut tx).await?;
     let batch = tx.batch_get(call.tenant(), m.batch).await?.map_or_else(|| m.batch.to_string(), |b| b.name);
     let f = &m.figures;
+    drop(tx);
+    let skipped = if call.parameters.switch("IncludeSkippedItems") { skipped_items(call, &m).await? } else { Value::Null };
     Ok(Output::one(
         Object::new()
             .with("Identity", m.email_address.as_str())
@@ -298,8 +309,32 @@ async fn get_statistics(call: &Call<'_>) -> Result<Output, CommandError> {
             .with("LastSuccessfulSyncTime", m.last_sync)
             .with("LockMilliseconds", f.lock_milliseconds)
             .with("LockRoundTrips", f.lock_round_trips)
-            .with("SweptItemCount", f.swept_items),
+            .with("SweptItemCount", f.swept_items)
+            .with("SkippedItems", skipped),
     ))
+}
+
+/// What is not in the target as it is in the source, item by item.
+async fn skipped_items(call: &Call<'_>, m: &Move) -> Result<Value, CommandError> {
+    let report = call.ctx.target.report(m).await?;
+    let items = report.items.iter().map(|item| {
+        let side = match item.side {
+            Side::Source => "Source",
+            Side::Target => "Target",
+        };
+        Value::Object(
+            Object::new()
+                .with("Kind", item.kind.as_str())
+                .with("FolderName", item.folder.join("/"))
+                .with("Uid", u64::from(item.uid))
+                .with("Subject", item.subject.clone())
+                .with("DateReceived", item.received.and_then(|second| Timestamp::from_second(second).ok()))
+                .with("Size", item.size)
+                .with("Reason", item.reason.as_str())
+                .with("Side", side),
+        )
+    });
+    Ok(Value::List(items.collect()))
 }
 
 async fn set_user(call: &Call<'_>) -> Result<Output, CommandError> {

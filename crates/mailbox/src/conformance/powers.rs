@@ -78,6 +78,26 @@ impl Suite<'_> {
                 (listing.status.uid_validity, listing.status.uid_next),
                 (1_400_000_001, 100_001)
             );
+            for (uid_validity, given, held) in [
+                (1_400_000_001, 100_050, 100_050),
+                (1_400_000_001, 5, 100_050),
+                (6, 200_000, 100_050),
+            ] {
+                let identity = Some(FolderIdentity {
+                    uid_validity,
+                    uid_next: given,
+                });
+                let raised = NewFolder {
+                    identity,
+                    ..NewFolder::default()
+                };
+                let status = self.mailbox.create_folder(&folder, &raised).await.expect("it is there");
+                assert_eq!(
+                    (status.uid_validity, status.uid_next),
+                    (1_400_000_001, held),
+                    "UIDNEXT is raised, never lowered"
+                );
+            }
         }
     }
 

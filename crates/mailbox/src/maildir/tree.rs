@@ -8,7 +8,7 @@ use super::names;
 use super::sidecar::{self, Subscriptions};
 use super::uidlist::{self, Uidlist};
 use super::validity::Validities;
-use crate::{ErrorScope, Folder, FolderPath, FolderStatus, MailboxError, NewFolder, SpecialUse};
+use crate::{ErrorScope, Folder, FolderIdentity, FolderPath, FolderStatus, MailboxError, NewFolder, SpecialUse};
 use rustix::fs::{FileType, RenameFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -136,7 +136,14 @@ impl Tree<'_> {
             sidecar::set_special_uses(self.root, &[(&name.directory, new.special_use)])?;
         }
         let folder = FolderDirectory::existing(self.root, path)?;
-        let status = settle(&folder, self.validities)?.status();
+        let mut status = settle(&folder, self.validities)?.status();
+        if let Some(identity) = new.identity
+            && identity.uid_validity == status.uid_validity
+            && identity.uid_next > status.uid_next
+        {
+            raise_uid_next(&folder, identity)?;
+            status = settle(&folder, self.validities)?.status();
+        }
         self.validities.note(status.uid_validity);
         Ok(status)
     }
@@ -323,4 +330,17 @@ fn planned_moves(directories: &BTreeMap<FolderPath, Vec<u8>>, from: &FolderPath,
             })
         })
         .collect()
+}
+
+/// Raises the UIDNEXT of a folder that has the given UIDVALIDITY.
+fn raise_uid_next(folder: &FolderDirectory, identity: FolderIdentity) -> Result<(), MailboxError> {
+    let _lock = folder.lock(uidlist::FILE)?;
+    let Some(mut list) = folder.read_uidlist()? else {
+        return Ok(());
+    };
+    if list.uid_validity != identity.uid_validity || list.uid_next >= identity.uid_next {
+        return Ok(());
+    }
+    list.uid_next = identity.uid_next;
+    folder.write_uidlist(&list)
 }

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     error::PassError,
-    exporter::{ReadOutcome, read_digests},
     ledger::{Ledger, ReadBack, Record, UidMap, Window},
+    reading::{ReadOutcome, read_digests},
     report::{ReportItem, ReportKind},
 };
 use rehome_mailbox::{Appended, ErrorScope, FolderPath, ItemKey, MailboxError, NewItem};
@@ -60,20 +60,30 @@ impl Work<'_> {
         }
         let mut changes = Changes::default();
         let mut records = RecordEdits::new();
-        let mut report = ReportEdits { put: reports, clear: Vec::new() };
+        let mut report = ReportEdits {
+            put: reports,
+            clear: Vec::new(),
+        };
         let mut new_items = Vec::new();
         let mut paired: Vec<(Ready, Waiting)> = Vec::new();
         for item in items {
             report.clear.push((item.record.uid, None));
-            match folder.waiting.get_mut(&item.record.digest).and_then(VecDeque::pop_front) {
+            match folder
+                .waiting
+                .get_mut(&item.record.digest)
+                .and_then(VecDeque::pop_front)
+            {
                 Some(waiting) => paired.push((item, waiting)),
                 None => new_items.push(item),
             }
         }
         let done = new_items.len() + paired.len();
         let octets: u64 = new_items.iter().map(|item| item.record.length).sum();
-        self.pair(folder, paired, &mut records, &mut report, &mut changes).await?;
-        let stop = self.place(folder, new_items, &mut records, &mut report, &mut changes).await?;
+        self.pair(folder, paired, &mut records, &mut report, &mut changes)
+            .await?;
+        let stop = self
+            .place(folder, new_items, &mut records, &mut report, &mut changes)
+            .await?;
         self.edit_records(folder.number, records, &mut changes).await?;
         self.edit_report(folder.number, report, &mut changes).await?;
         changes.add(Ledger::map_change(folder.number, &folder.map));
@@ -96,18 +106,37 @@ impl Work<'_> {
         if paired.is_empty() {
             return Ok(());
         }
-        let differing = paired.iter().filter(|(item, waiting)| item.record.flags != waiting.record.flags);
-        let flags: Vec<(u32, Flags)> =
-            differing.map(|(item, waiting)| (waiting.target_uid, item.record.flags.clone())).collect();
-        let dropped = if self.live { HashMap::new() } else { self.set_target_flags(&folder.target_path, &flags).await? };
+        let differing = paired
+            .iter()
+            .filter(|(item, waiting)| item.record.flags != waiting.record.flags);
+        let flags: Vec<(u32, Flags)> = differing
+            .map(|(item, waiting)| (waiting.target_uid, item.record.flags.clone()))
+            .collect();
+        let dropped = if self.live {
+            HashMap::new()
+        } else {
+            self.set_target_flags(&folder.target_path, &flags).await?
+        };
         let mut earlier: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
         for (item, waiting) in paired {
-            let Waiting { number, target_uid, record: old } = waiting;
+            let Waiting {
+                number,
+                target_uid,
+                record: old,
+            } = waiting;
             folder.map.insert(item.record.uid, target_uid);
             if let Some(keywords) = dropped.get(&target_uid) {
-                report.put.push(self.dropped_keywords(folder.number, &item.record, item.subject, keywords)?);
+                report
+                    .put
+                    .push(self.dropped_keywords(folder.number, &item.record, item.subject, keywords)?);
             }
-            records.insert(item.record.uid, Some(Record { read_back: old.read_back, ..item.record }));
+            records.insert(
+                item.record.uid,
+                Some(Record {
+                    read_back: old.read_back,
+                    ..item.record
+                }),
+            );
             earlier.entry(number).or_default().push(old);
             self.outcome.items_paired += 1;
         }
@@ -143,7 +172,12 @@ impl Work<'_> {
             uid_next: folder.uid_next,
             items: items.iter().map(|item| item.record.clone()).collect(),
         });
-        self.ledger.write(vec![Ledger::intents_change(folder.number, &intents)], "replicate.intent").await?;
+        self.ledger
+            .write(
+                vec![Ledger::intents_change(folder.number, &intents)],
+                "replicate.intent",
+            )
+            .await?;
         let fates = self.run_commands(folder, &items).await?;
         let uids = fates.iter().filter_map(|fate| match fate {
             Fate::Placed(placed) => Some(placed.uid),
@@ -171,8 +205,10 @@ impl Work<'_> {
     async fn run_commands(&mut self, folder: &FolderWork, items: &[Ready]) -> Result<Vec<Fate>, PassError> {
         let news: Vec<NewItem> = items.iter().map(|item| self.new_item(folder, item)).collect();
         let mut fates: Vec<Option<Fate>> = items.iter().map(|_| None).collect();
-        let sources: Vec<Option<(FolderPath, u32)>> =
-            items.iter().map(|item| self.pool.get(&item.record.digest).cloned()).collect();
+        let sources: Vec<Option<(FolderPath, u32)>> = items
+            .iter()
+            .map(|item| self.pool.get(&item.record.digest).cloned())
+            .collect();
         let mut start = 0;
         for run in sources.chunk_by(|one, two| one.is_some() == two.is_some()) {
             let range = start..start + run.len();
@@ -211,7 +247,11 @@ impl Work<'_> {
         for places in places.chunks(self.capabilities.append_batch.max(1)) {
             self.guard()?;
             let items: Vec<NewItem> = places.iter().map(|at| news[*at].clone()).collect();
-            let answers = self.target.append(&folder.target_path, items).await.map_err(PassError::Target)?;
+            let answers = self
+                .target
+                .append(&folder.target_path, items)
+                .await
+                .map_err(PassError::Target)?;
             for (at, answer) in places.iter().zip(self.answered(folder, answers, places.len())?) {
                 fates[*at] = Some(match answer {
                     Appended::Uid { uid, keywords_dropped } => Fate::Placed(Placed { uid, keywords_dropped }),
@@ -265,7 +305,9 @@ impl Work<'_> {
         uids.sort_unstable();
         uids.dedup();
         self.guard()?;
-        read_digests(self.target, target_path, &uids).await.map_err(PassError::Target)
+        read_digests(self.target, target_path, &uids)
+            .await
+            .map_err(PassError::Target)
     }
 
     fn record_placed(
@@ -288,13 +330,24 @@ impl Work<'_> {
         };
         folder.uid_next = folder.uid_next.max(uid.saturating_add(1));
         folder.map.insert(item.record.uid, uid);
-        report.put.extend(altered.map(|altered| ReportItem { subject: item.subject.clone(), ..altered }));
+        report.put.extend(altered.map(|altered| ReportItem {
+            subject: item.subject.clone(),
+            ..altered
+        }));
         if !keywords_dropped.is_empty() {
-            report.put.push(self.dropped_keywords(folder.number, &item.record, item.subject, &keywords_dropped)?);
+            report
+                .put
+                .push(self.dropped_keywords(folder.number, &item.record, item.subject, &keywords_dropped)?);
         }
         self.outcome.items_appended += 1;
         self.outcome.octets_appended += item.record.length;
-        records.insert(item.record.uid, Some(Record { read_back, ..item.record }));
+        records.insert(
+            item.record.uid,
+            Some(Record {
+                read_back,
+                ..item.record
+            }),
+        );
         Ok(())
     }
 
@@ -310,20 +363,34 @@ impl Work<'_> {
             Some(ReadOutcome::Octets { length, digest }) if (*length, *digest) == (record.length, record.digest) => {
                 return Ok((ReadBack::Equal, None));
             }
-            Some(ReadOutcome::Octets { length, digest }) => {
-                ("the target serves other octets than it was given".to_owned(), Some((*length, *digest)))
-            }
+            Some(ReadOutcome::Octets { length, digest }) => (
+                "the target serves other octets than it was given".to_owned(),
+                Some((*length, *digest)),
+            ),
             Some(ReadOutcome::Failed(error)) => (format!("the target does not give it back: {}", error.cause), None),
         };
         let item = self.report_item(number, record.uid, ReportKind::Altered, reason)?;
         let (size, received) = (Some(record.length), Some(record.received));
-        Ok((ReadBack::Altered, Some(ReportItem { size, received, held, ..item })))
+        Ok((
+            ReadBack::Altered,
+            Some(ReportItem {
+                size,
+                received,
+                held,
+                ..item
+            }),
+        ))
     }
 
     fn skipped(&self, number: u32, item: &Ready, reason: String) -> Result<ReportItem, PassError> {
         let reported = self.report_item(number, item.record.uid, ReportKind::Skipped, reason)?;
         let (size, received) = (Some(item.record.length), Some(item.record.received));
-        Ok(ReportItem { size, received, subject: item.subject.clone(), ..reported })
+        Ok(ReportItem {
+            size,
+            received,
+            subject: item.subject.clone(),
+            ..reported
+        })
     }
 
     pub(super) fn dropped_keywords(
@@ -335,7 +402,12 @@ impl Work<'_> {
     ) -> Result<ReportItem, PassError> {
         let reason = format!("the target cannot keep the keywords {}", keywords.join(" "));
         let item = self.report_item(number, record.uid, ReportKind::Keywords, reason)?;
-        Ok(ReportItem { size: Some(record.length), received: Some(record.received), subject, ..item })
+        Ok(ReportItem {
+            size: Some(record.length),
+            received: Some(record.received),
+            subject,
+            ..item
+        })
     }
 
     /// Sets flags on the target; returns the keywords that it dropped, by uid.
@@ -347,7 +419,12 @@ impl Work<'_> {
         let mut dropped = HashMap::new();
         for part in flags.chunks(1_000) {
             self.guard()?;
-            dropped.extend(self.target.set_flags(target_path, part).await.map_err(PassError::Target)?);
+            dropped.extend(
+                self.target
+                    .set_flags(target_path, part)
+                    .await
+                    .map_err(PassError::Target)?,
+            );
         }
         dropped.retain(|_, keywords: &mut Vec<String>| !keywords.is_empty());
         Ok(dropped)
@@ -356,7 +433,8 @@ impl Work<'_> {
     /// Writes reports by themselves.
     pub(super) async fn report_now(&self, number: u32, put: Vec<ReportItem>) -> Result<(), PassError> {
         let mut changes = Changes::default();
-        self.edit_report(number, ReportEdits { put, clear: Vec::new() }, &mut changes).await?;
+        self.edit_report(number, ReportEdits { put, clear: Vec::new() }, &mut changes)
+            .await?;
         changes.write(&self.ledger, "replicate.reported").await
     }
 
@@ -366,7 +444,10 @@ impl Work<'_> {
         let status = self.target_status(&entry.target_path).await?;
         let Some(status) = status.filter(|status| status.uid_validity == entry.target_validity) else {
             return Err(PassError::TargetDiffers {
-                message: format!("the target's folder {} is not the one that the move made", entry.target_path),
+                message: format!(
+                    "the target's folder {} is not the one that the move made",
+                    entry.target_path
+                ),
                 mended: false,
             });
         };
@@ -376,9 +457,16 @@ impl Work<'_> {
             for chunk in self.ledger.record_chunks(earlier).await? {
                 let records = self.ledger.records(earlier, chunk).await?;
                 // What the target altered is sent again, and looked at again.
-                for record in records.into_iter().filter(|record| record.read_back != ReadBack::Altered) {
+                for record in records
+                    .into_iter()
+                    .filter(|record| record.read_back != ReadBack::Altered)
+                {
                     if let Some(target_uid) = map.get(record.uid) {
-                        waiting.entry(record.digest).or_default().push_back(Waiting { number: earlier, target_uid, record });
+                        waiting.entry(record.digest).or_default().push_back(Waiting {
+                            number: earlier,
+                            target_uid,
+                            record,
+                        });
                     }
                 }
             }

@@ -95,7 +95,10 @@ impl Work<'_> {
             items.retain(|item| {
                 // What is put in again keeps the time when it was found.
                 edits.put.iter().any(|put| (put.uid, put.kind) == (item.uid, item.kind))
-                    || !edits.clear.iter().any(|(uid, kind)| *uid == item.uid && kind.is_none_or(|kind| kind == item.kind))
+                    || !edits
+                        .clear
+                        .iter()
+                        .any(|(uid, kind)| *uid == item.uid && kind.is_none_or(|kind| kind == item.kind))
             });
             for item in edits.put {
                 report::put(&mut items, item);

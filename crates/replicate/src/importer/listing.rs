@@ -45,7 +45,11 @@ pub(super) struct FrameReader {
 
 impl FrameReader {
     pub(super) fn new(stream: OctetStream) -> Self {
-        Self { stream, decoder: FrameDecoder::new(), malformed: false }
+        Self {
+            stream,
+            decoder: FrameDecoder::new(),
+            malformed: false,
+        }
     }
 
     /// Whether the last error was in the frames themselves, not in their transport.
@@ -67,7 +71,9 @@ impl FrameReader {
             let piece = tokio::time::timeout(STALLED, self.stream.next()).await;
             match piece.map_err(|_| protocol(&"the source's stream made no progress for 60 seconds"))? {
                 Some(octets) => self.decoder.push(&octets.map_err(PassError::Source)?),
-                None if self.decoder.buffered() > 0 => return Err(protocol(&"the source's stream stopped inside a frame")),
+                None if self.decoder.buffered() > 0 => {
+                    return Err(protocol(&"the source's stream stopped inside a frame"));
+                }
                 None => return Ok(None),
             }
         }
@@ -75,7 +81,9 @@ impl FrameReader {
 }
 
 pub(super) fn protocol(error: &dyn std::fmt::Display) -> PassError {
-    PassError::Protocol { message: error.to_string() }
+    PassError::Protocol {
+        message: error.to_string(),
+    }
 }
 
 /// One listing as events.
@@ -101,9 +109,10 @@ impl ListingReader {
                 "folder {} changed its UIDVALIDITY from {uid_validity} to {} while it was listed",
                 self.folder, head.validity
             ))),
-            ListingEvent::Item(_) | ListingEvent::Vanished(_) | ListingEvent::End { .. } => {
-                Err(protocol(&format!("listing folder {}: it does not begin with its head", self.folder)))
-            }
+            ListingEvent::Item(_) | ListingEvent::Vanished(_) | ListingEvent::End { .. } => Err(protocol(&format!(
+                "listing folder {}: it does not begin with its head",
+                self.folder
+            ))),
         }
     }
 }
@@ -114,19 +123,26 @@ impl Work<'_> {
         self.guard()?;
         let folders = self.source.folders().await.map_err(PassError::Source)?;
         if folders.len() > MAX_FOLDERS {
-            return Err(protocol(&format!("the source has {} folders, {MAX_FOLDERS} are the most", folders.len())));
+            return Err(protocol(&format!(
+                "the source has {} folders, {MAX_FOLDERS} are the most",
+                folders.len()
+            )));
         }
         let mut paths = BTreeSet::new();
         for folder in &folders {
             let FolderPath(names) = &folder.path;
             let fits = (1..=MAX_DEPTH).contains(&names.len()) && names.iter().all(|name| name.len() <= MAX_NAME);
             if !fits || !paths.insert(&folder.path) {
-                return Err(protocol(&"the source lists a folder twice, or with a path that is empty or too long"));
+                return Err(protocol(
+                    &"the source lists a folder twice, or with a path that is empty or too long",
+                ));
             }
         }
         if !folders.iter().any(|folder| folder.path.is_inbox() && folder.selectable) {
             // Every mailbox has one (RFC 9051 §5.1): its storage is not there.
-            return Err(PassError::SourceContentsShrank { message: "the source lists no inbox".to_owned() });
+            return Err(PassError::SourceContentsShrank {
+                message: "the source lists no inbox".to_owned(),
+            });
         }
         Ok(folders)
     }
@@ -138,8 +154,16 @@ impl Work<'_> {
         fresh: bool,
     ) -> Result<ListingReader, PassError> {
         self.guard()?;
-        let stream = self.source.listing(folder, token, fresh).await.map_err(PassError::Source)?;
-        Ok(ListingReader { frames: FrameReader::new(stream), check: ListingCheck::new(), folder: folder.clone() })
+        let stream = self
+            .source
+            .listing(folder, token, fresh)
+            .await
+            .map_err(PassError::Source)?;
+        Ok(ListingReader {
+            frames: FrameReader::new(stream),
+            check: ListingCheck::new(),
+            folder: folder.clone(),
+        })
     }
 
     /// Lists a folder and compares it with the records of `number`; none of them is in the ledger for a new folder.
@@ -171,7 +195,13 @@ impl Work<'_> {
             held_chunks.extend(self.ledger.record_chunks(number).await?);
             report_chunks.extend(self.ledger.report_chunks(number).await?);
         }
-        let mut listed = Listed { head, conclusive: false, plan: FolderPlan::default(), unreported: vec![], listed: 0 };
+        let mut listed = Listed {
+            head,
+            conclusive: false,
+            plan: FolderPlan::default(),
+            unreported: vec![],
+            listed: 0,
+        };
         let mut pending: Vec<ListedItem> = Vec::new();
         loop {
             let event = reader.next().await?;
@@ -189,7 +219,11 @@ impl Work<'_> {
                 for chunk in chunks {
                     held_chunks.remove(&chunk);
                     let reported = report_chunks.remove(&chunk);
-                    let items = if pending_chunk == Some(chunk) { &pending[..] } else { &[] };
+                    let items = if pending_chunk == Some(chunk) {
+                        &pending[..]
+                    } else {
+                        &[]
+                    };
                     self.compare_chunk(number, chunk, items, reported, &mut listed).await?;
                 }
                 pending.clear();
@@ -220,7 +254,12 @@ impl Work<'_> {
         };
         compare_whole(items, &records, &mut listed.plan);
         if let (Some(number), true) = (number, reported) {
-            let gone = self.ledger.report(number, chunk).await?.into_iter().map(|item| item.uid);
+            let gone = self
+                .ledger
+                .report(number, chunk)
+                .await?
+                .into_iter()
+                .map(|item| item.uid);
             let gone = gone.filter(|uid| items.binary_search_by_key(uid, |item| item.uid).is_err());
             listed.unreported.extend(gone);
         }
@@ -244,7 +283,13 @@ impl Work<'_> {
             }
         }
         let gone = |uid: u32| vanished.iter().any(|uids| uids.contains(uid));
-        let mut listed = Listed { head, conclusive: true, plan: FolderPlan::default(), unreported: vec![], listed: 0 };
+        let mut listed = Listed {
+            head,
+            conclusive: true,
+            plan: FolderPlan::default(),
+            unreported: vec![],
+            listed: 0,
+        };
         let mut chunks: BTreeSet<u32> = changed.iter().map(|item| item.uid >> CHUNK_SHIFT).collect();
         if let Some(number) = number {
             chunks.extend(self.ledger.record_chunks(number).await?);
@@ -291,7 +336,13 @@ impl Work<'_> {
     /// Whether items of a folder stand in the report as skipped.
     pub(super) async fn has_skipped(&self, number: u32) -> Result<bool, PassError> {
         for chunk in self.ledger.report_chunks(number).await? {
-            if self.ledger.report(number, chunk).await?.iter().any(|item| item.kind == ReportKind::Skipped) {
+            if self
+                .ledger
+                .report(number, chunk)
+                .await?
+                .iter()
+                .any(|item| item.kind == ReportKind::Skipped)
+            {
                 return Ok(true);
             }
         }

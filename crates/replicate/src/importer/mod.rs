@@ -152,7 +152,13 @@ impl Importer {
         ledger: Arc<dyn ChunkStorage>,
         settings: ImportSettings,
     ) -> Self {
-        Self { source, target, storage: ledger, settings, running: Mutex::new(()) }
+        Self {
+            source,
+            target,
+            storage: ledger,
+            settings,
+            running: Mutex::new(()),
+        }
     }
 
     /// Recovers what an interrupted pass left, then brings the target to what the source holds.
@@ -236,7 +242,9 @@ async fn read_report(ledger: &Ledger) -> Result<Report, PassError> {
             report.line_ends_only += records.iter().filter(|record| record.line_ends_only).count() as u64;
         }
     }
-    report.items.sort_by(|one, two| (&one.folder, one.uid, one.kind).cmp(&(&two.folder, two.uid, two.kind)));
+    report
+        .items
+        .sort_by(|one, two| (&one.folder, one.uid, one.kind).cmp(&(&two.folder, two.uid, two.kind)));
     Ok(report)
 }
 
@@ -275,10 +283,16 @@ impl Work<'_> {
         if self.target_numbers.is_none() {
             self.guard()?;
             let folders = self.target.folders().await.map_err(PassError::Target)?;
-            let numbers = folders.into_iter().filter_map(|folder| Some((folder.path, folder.status?)));
+            let numbers = folders
+                .into_iter()
+                .filter_map(|folder| Some((folder.path, folder.status?)));
             self.target_numbers = Some(numbers.collect());
         }
-        Ok(self.target_numbers.as_ref().and_then(|numbers| numbers.get(path)).copied())
+        Ok(self
+            .target_numbers
+            .as_ref()
+            .and_then(|numbers| numbers.get(path))
+            .copied())
     }
 
     fn note_target_status(&mut self, path: &FolderPath, status: Option<FolderStatus>) {

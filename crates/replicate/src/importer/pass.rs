@@ -13,12 +13,15 @@ use crate::{
     ledger::{CHUNK_SHIFT, FolderEntry, FolderState, KeywordTable, Ledger, ReadBack, Record, Synced},
     report::{ReportItem, ReportKind, Side},
 };
-use rehome_mailbox::{ErrorScope, Folder, FolderIdentity, FolderStatus, NewFolder};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use rehome_mailbox::{ErrorScope, Folder, FolderIdentity, FolderStatus, NewFolder, Retry};
 use rehome_wire::uid_set::UidSet;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most items that copies on the target are made from in one pass.
 const POOL: usize = 200_000;
+/// Folders that are listed at once.
+const LISTINGS_AT_ONCE: usize = 16;
 
 /// A folder of the source that is worked on.
 struct Job {
@@ -37,13 +40,22 @@ impl Work<'_> {
         let folders = self.source_folders().await?;
         let selectable = folders.iter().filter(|folder| folder.selectable);
         self.outcome.folders = selectable.clone().count() as u64;
-        self.outcome.items_total = selectable.filter_map(|folder| folder.status).map(|s| u64::from(s.exists)).sum();
+        self.outcome.items_total = selectable
+            .filter_map(|folder| folder.status)
+            .map(|s| u64::from(s.exists))
+            .sum();
         self.progress.folders_total = self.outcome.folders;
         self.progress.items_total = self.outcome.items_total;
         let steps = self.decide(&folders).await?;
         let vanished: Vec<u32> = steps
             .iter()
-            .filter_map(|step| if let FolderStep::Vanished { number } = step { Some(*number) } else { None })
+            .filter_map(|step| {
+                if let FolderStep::Vanished { number } = step {
+                    Some(*number)
+                } else {
+                    None
+                }
+            })
             .collect();
         self.confirm_vanished(&vanished).await?;
         let mut jobs = self.list_all(kind, &folders, &steps).await?;
@@ -136,15 +148,21 @@ impl Work<'_> {
             self.guard()?;
             match self.source.listing(path, None, true).await {
                 Ok(_) => return Err(shrank()),
-                Err(error) if error.scope <= ErrorScope::Folder => {}
+                Err(error) if error.scope <= ErrorScope::Folder && error.retry == Retry::Never => {}
                 Err(error) => return Err(PassError::Source(error)),
             }
         }
         Ok(())
     }
 
-    async fn list_all(&mut self, kind: PassKind, folders: &[Folder], steps: &[FolderStep]) -> Result<Vec<Job>, PassError> {
-        let mut jobs = Vec::new();
+    /// Lists what is to be listed, several folders at once: distance costs a few round trips, not one a folder.
+    async fn list_all(
+        &mut self,
+        kind: PassKind,
+        folders: &[Folder],
+        steps: &[FolderStep],
+    ) -> Result<Vec<Job>, PassError> {
+        let mut wanted = Vec::new();
         for step in steps {
             let (source, number, reset) = match step {
                 FolderStep::Create { source, number } => (*source, *number, None),
@@ -152,12 +170,23 @@ impl Work<'_> {
                 FolderStep::List { source, number, .. } => (*source, Some(*number), None),
                 FolderStep::Unchanged { .. } | FolderStep::Vanished { .. } => continue,
             };
-            let Some(status) = folders[source].status else { continue };
-            let listed = self.list_one(kind, &folders[source], status, number, reset).await?;
-            self.outcome.folders_listed += 1;
-            jobs.push(Job { source, number, reset, listed });
+            wanted.extend(folders[source].status.map(|status| (source, status, number, reset)));
         }
-        Ok(jobs)
+        let listings: Vec<_> = wanted
+            .iter()
+            .map(|(source, status, number, reset)| self.list_one(kind, &folders[*source], *status, *number, *reset))
+            .collect();
+        let listed: Vec<Listed> = stream::iter(listings).buffered(LISTINGS_AT_ONCE).try_collect().await?;
+        self.outcome.folders_listed += listed.len() as u64;
+        let jobs = wanted.into_iter().zip(listed);
+        Ok(jobs
+            .map(|((source, _, number, reset), listed)| Job {
+                source,
+                number,
+                reset,
+                listed,
+            })
+            .collect())
     }
 
     /// Lists one folder, again where the first listing is not conclusive, and again on a new connection where it lost much.
@@ -181,7 +210,9 @@ impl Work<'_> {
         }
         if !listed.conclusive {
             if kind == PassKind::Final {
-                return Err(protocol(&format!("folder {path} lists fewer or more items than it counts, twice")));
+                return Err(protocol(&format!(
+                    "folder {path} lists fewer or more items than it counts, twice"
+                )));
             }
             tracing::warn!(folder = %path, "the listing is not whole; nothing is removed");
             listed.plan.removals.clear();
@@ -203,7 +234,13 @@ impl Work<'_> {
         Ok(listed)
     }
 
-    async fn confirm_shrunk(&self, folder: &Folder, validity: u32, listed: &Listed, reset: bool) -> Result<(), PassError> {
+    async fn confirm_shrunk(
+        &self,
+        folder: &Folder,
+        validity: u32,
+        listed: &Listed,
+        reset: bool,
+    ) -> Result<(), PassError> {
         let second = self.list_uids(&folder.path, validity, true).await?;
         let agrees = second.is_some_and(|second| {
             listed.plan.second_listing_agrees(&second) && (!reset || second.len() as u64 <= listed.listed)
@@ -240,21 +277,37 @@ impl Work<'_> {
             return Ok(());
         }
         let numbers = || creating.iter().map(|(number, _)| *number);
-        self.ledger.write(self.ledger.folder_changes(numbers()), "replicate.folders_creating").await?;
+        self.ledger
+            .write(self.ledger.folder_changes(numbers()), "replicate.folders_creating")
+            .await?;
         for (number, uid_next) in &creating {
             self.create_folder(*number, *uid_next).await?;
         }
-        Ok(self.ledger.write(self.ledger.folder_changes(numbers()), "replicate.folders_created").await?)
+        Ok(self
+            .ledger
+            .write(self.ledger.folder_changes(numbers()), "replicate.folders_created")
+            .await?)
     }
 
     /// Makes one folder and takes its numbers. Uids are kept only in a folder that is empty and has the source's validity.
     pub(super) async fn create_folder(&mut self, number: u32, uid_next: u32) -> Result<(), PassError> {
         let entry = self.ledger.folder(number)?.clone();
         let keep = self.settings.given_uids && self.capabilities.given_uids && !self.live;
-        let identity = keep.then_some(FolderIdentity { uid_validity: entry.source_validity, uid_next });
-        let new = NewFolder { special_use: entry.special_use, subscribed: entry.subscribed, identity };
+        let identity = keep.then_some(FolderIdentity {
+            uid_validity: entry.source_validity,
+            uid_next,
+        });
+        let new = NewFolder {
+            special_use: entry.special_use,
+            subscribed: entry.subscribed,
+            identity,
+        };
         self.guard()?;
-        let status = self.target.create_folder(&entry.target_path, &new).await.map_err(PassError::Target)?;
+        let status = self
+            .target
+            .create_folder(&entry.target_path, &new)
+            .await
+            .map_err(PassError::Target)?;
         self.note_target_status(&entry.target_path, Some(status));
         self.outcome.folders_created += 1;
         let entry = self.ledger.folder_mut(number)?;
@@ -268,7 +321,10 @@ impl Work<'_> {
     async fn begin_resets(&mut self, folders: &[Folder], jobs: &mut [Job]) -> Result<(), PassError> {
         for job in jobs {
             let Some(old) = job.reset else { continue };
-            job.number = Some(self.begin_reset(old, &folders[job.source], job.listed.head.validity).await?);
+            job.number = Some(
+                self.begin_reset(old, &folders[job.source], job.listed.head.validity)
+                    .await?,
+            );
         }
         Ok(())
     }
@@ -281,7 +337,9 @@ impl Work<'_> {
             ..new_entry(number, folder, validity)
         })?;
         self.ledger.folder_mut(old)?.state = FolderState::Retired;
-        self.ledger.write(self.ledger.folder_changes([old, number]), "replicate.folder_reset").await?;
+        self.ledger
+            .write(self.ledger.folder_changes([old, number]), "replicate.folder_reset")
+            .await?;
         Ok(number)
     }
 
@@ -312,7 +370,9 @@ impl Work<'_> {
     }
 
     async fn additions(&mut self, job: &Job) -> Result<(), PassError> {
-        let (Some(number), additions) = (job.number, &job.listed.plan.additions) else { return Ok(()) };
+        let (Some(number), additions) = (job.number, &job.listed.plan.additions) else {
+            return Ok(());
+        };
         if additions.is_empty() {
             return Ok(());
         }
@@ -335,13 +395,22 @@ impl Work<'_> {
 
     /// *Gone* is believed only if the next listing agrees; else the item is asked for once more, then reported.
     pub(super) async fn check_gone(&mut self, folder: &mut FolderWork, gone: &[u32]) -> Result<(), PassError> {
-        let Some(listed) = self.list_uids(&folder.source_path, folder.source_validity, false).await? else {
-            return Err(protocol(&format!("folder {} lost items while it was copied", folder.source_path)));
+        let Some(listed) = self
+            .list_uids(&folder.source_path, folder.source_validity, false)
+            .await?
+        else {
+            return Err(protocol(&format!(
+                "folder {} lost items while it was copied",
+                folder.source_path
+            )));
         };
         let still_listed: Vec<_> = gone
             .iter()
             .filter(|uid| listed.contains(**uid))
-            .map(|uid| crate::compare::Addition { uid: *uid, length_hint: None })
+            .map(|uid| crate::compare::Addition {
+                uid: *uid,
+                length_hint: None,
+            })
             .collect();
         if still_listed.is_empty() {
             return Ok(());
@@ -351,7 +420,10 @@ impl Work<'_> {
         for uid in twice {
             let reason = "the source lists it, but says that it is gone".to_owned();
             let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
-            reports.push(ReportItem { side: Side::Source, ..item });
+            reports.push(ReportItem {
+                side: Side::Source,
+                ..item
+            });
         }
         self.report_now(folder.number, reports).await
     }
@@ -361,17 +433,25 @@ impl Work<'_> {
         let entry = self.ledger.folder(number)?.clone();
         if entry.subscribed != source.subscribed {
             self.guard()?;
-            self.target.subscribe(&entry.target_path, source.subscribed).await.map_err(PassError::Target)?;
+            self.target
+                .subscribe(&entry.target_path, source.subscribed)
+                .await
+                .map_err(PassError::Target)?;
             self.ledger.folder_mut(number)?.subscribed = source.subscribed;
-            self.ledger.write(self.ledger.folder_changes([number]), "replicate.subscribed").await?;
+            self.ledger
+                .write(self.ledger.folder_changes([number]), "replicate.subscribed")
+                .await?;
         }
         let plan = &job.listed.plan;
         if plan.flags.is_empty() && plan.dates.is_empty() {
             return Ok(());
         }
         let map = self.ledger.map(number).await?;
-        let target_flags: Vec<_> =
-            plan.flags.iter().filter_map(|(uid, flags)| Some((map.get(*uid)?, flags.clone()))).collect();
+        let target_flags: Vec<_> = plan
+            .flags
+            .iter()
+            .filter_map(|(uid, flags)| Some((map.get(*uid)?, flags.clone())))
+            .collect();
         let dropped = self.set_target_flags(&entry.target_path, &target_flags).await?;
         let mut chunks: BTreeSet<u32> = plan.flags.iter().map(|(uid, _)| uid >> CHUNK_SHIFT).collect();
         chunks.extend(plan.dates.iter().map(|(uid, _)| uid >> CHUNK_SHIFT));
@@ -413,14 +493,21 @@ impl Work<'_> {
         let plan = &job.listed.plan;
         if !plan.removals.is_empty() {
             let mut map = self.ledger.map(number).await?;
-            self.remove_target_items(&path, &targets_of(&map, &plan.removals)).await?;
+            self.remove_target_items(&path, &targets_of(&map, &plan.removals))
+                .await?;
             for uid in &plan.removals {
                 map.remove(*uid);
             }
             let mut changes = Changes::default();
-            self.edit_records(number, plan.removals.iter().map(|uid| (*uid, None)).collect(), &mut changes).await?;
+            self.edit_records(
+                number,
+                plan.removals.iter().map(|uid| (*uid, None)).collect(),
+                &mut changes,
+            )
+            .await?;
             let clear = plan.removals.iter().map(|uid| (*uid, None)).collect();
-            self.edit_report(number, ReportEdits { put: vec![], clear }, &mut changes).await?;
+            self.edit_report(number, ReportEdits { put: vec![], clear }, &mut changes)
+                .await?;
             changes.add(Ledger::map_change(number, &map));
             changes.write(&self.ledger, "replicate.removed").await?;
             self.outcome.items_removed += plan.removals.len() as u64;
@@ -428,7 +515,8 @@ impl Work<'_> {
         if !job.listed.unreported.is_empty() {
             let mut changes = Changes::default();
             let clear = job.listed.unreported.iter().map(|uid| (*uid, None)).collect();
-            self.edit_report(number, ReportEdits { put: vec![], clear }, &mut changes).await?;
+            self.edit_report(number, ReportEdits { put: vec![], clear }, &mut changes)
+                .await?;
             changes.write(&self.ledger, "replicate.unreported").await?;
         }
         if job.listed.conclusive {
@@ -444,25 +532,48 @@ impl Work<'_> {
 
     async fn remove_vanished(&mut self, number: u32) -> Result<(), PassError> {
         self.ledger.folder_mut(number)?.state = FolderState::Removing;
-        self.ledger.write(self.ledger.folder_changes([number]), "replicate.folder_removing").await?;
+        self.ledger
+            .write(self.ledger.folder_changes([number]), "replicate.folder_removing")
+            .await?;
         self.remove_target_folder(number).await
     }
 
     /// Kept uids also mean a UIDNEXT that is not below the source's, for items that came and went between passes.
     async fn raise_uid_next(&mut self, folders: &[Folder], jobs: &[Job]) -> Result<(), PassError> {
         for job in jobs {
-            let Some(entry) = job.number.map(|number| self.ledger.folder(number)).transpose()?.cloned() else { continue };
+            let Some(entry) = job
+                .number
+                .map(|number| self.ledger.folder(number))
+                .transpose()?
+                .cloned()
+            else {
+                continue;
+            };
             let uid_next = job.listed.head.uid_next;
             if !entry.given_uids {
                 continue;
             }
-            let held = self.target_status(&entry.target_path).await?.map_or(0, |status| status.uid_next);
+            let held = self
+                .target_status(&entry.target_path)
+                .await?
+                .map_or(0, |status| status.uid_next);
             if held < uid_next {
-                let identity = Some(FolderIdentity { uid_validity: entry.source_validity, uid_next });
+                let identity = Some(FolderIdentity {
+                    uid_validity: entry.source_validity,
+                    uid_next,
+                });
                 let folder = &folders[job.source];
-                let new = NewFolder { special_use: folder.special_use, subscribed: folder.subscribed, identity };
+                let new = NewFolder {
+                    special_use: folder.special_use,
+                    subscribed: folder.subscribed,
+                    identity,
+                };
                 self.guard()?;
-                let status = self.target.create_folder(&entry.target_path, &new).await.map_err(PassError::Target)?;
+                let status = self
+                    .target
+                    .create_folder(&entry.target_path, &new)
+                    .await
+                    .map_err(PassError::Target)?;
                 if status.uid_next < uid_next {
                     tracing::warn!(folder = %entry.target_path, "the target's UIDNEXT stays below the source's");
                 }
@@ -491,7 +602,10 @@ impl Work<'_> {
                 changed.push(number);
             }
         }
-        Ok(self.ledger.write(self.ledger.folder_changes(changed), "replicate.pass_end").await?)
+        Ok(self
+            .ledger
+            .write(self.ledger.folder_changes(changed), "replicate.pass_end")
+            .await?)
     }
 }
 

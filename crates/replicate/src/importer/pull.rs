@@ -112,7 +112,10 @@ impl Work<'_> {
                 Some(length) if *length > limit => {
                     let reason = too_large(limit);
                     let item = self.report_item(folder.number, *uid, ReportKind::Skipped, reason)?;
-                    reports.push(ReportItem { size: Some(*length), ..item });
+                    reports.push(ReportItem {
+                        size: Some(*length),
+                        ..item
+                    });
                 }
                 Some(_) | None => uids.push(*uid),
             }
@@ -142,14 +145,23 @@ impl Work<'_> {
                 again.push(uid);
             }
             requests.push(again);
-            let Some(Broken { at, unanswered, error }) = pulled.broken else { continue };
+            let Some(Broken { at, unanswered, error }) = pulled.broken else {
+                continue;
+            };
             // The connection may have been cut, or the item cannot be read: asked for alone, it tells.
             match at {
                 None => return Err(error),
                 Some(uid) if broken_at == Some(uid) && uids.len() == 1 => {
                     let reason = format!("the source broke off in the middle of the item, twice: {error}");
                     let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
-                    self.report_now(folder.number, vec![ReportItem { side: Side::Source, ..item }]).await?;
+                    self.report_now(
+                        folder.number,
+                        vec![ReportItem {
+                            side: Side::Source,
+                            ..item
+                        }],
+                    )
+                    .await?;
                 }
                 Some(uid) => {
                     tracing::warn!(%error, uid, "the source's stream broke off; asking for the item alone");
@@ -166,7 +178,10 @@ impl Work<'_> {
     async fn pull_stream(&mut self, folder: &mut FolderWork, uids: &[u32]) -> Result<Pulled, PassError> {
         self.guard()?;
         let asked = UidSet::from_ascending(uids.iter().copied());
-        let stream = self.source.items(&folder.source_path, folder.source_validity, &asked).await;
+        let stream = self
+            .source
+            .items(&folder.source_path, folder.source_validity, &asked)
+            .await;
         let mut frames = FrameReader::new(stream.map_err(PassError::Source)?);
         let mut check = BodyStreamCheck::new(asked.clone());
         let mut answered = UidSet::new();
@@ -181,7 +196,9 @@ impl Work<'_> {
                         Some(uid) => {
                             current = None;
                             answered.insert(uid);
-                            pulled.spoilt.push((uid, format!("folder {}: {error}", folder.source_path)));
+                            pulled
+                                .spoilt
+                                .push((uid, format!("folder {}: {error}", folder.source_path)));
                             continue;
                         }
                         None => {
@@ -214,7 +231,12 @@ impl Work<'_> {
                         self.take_octets(item, &octets).await?;
                     }
                 }
-                BodyEvent::ItemDone { uid, length, digest, line_ends_only } => {
+                BodyEvent::ItemDone {
+                    uid,
+                    length,
+                    digest,
+                    line_ends_only,
+                } => {
                     answered.insert(uid);
                     self.outcome.octets_received += length;
                     if let Some(item) = current.take() {
@@ -232,7 +254,12 @@ impl Work<'_> {
                             Err((reason, record, subject)) => {
                                 let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
                                 let (size, received) = (Some(record.length), Some(record.received));
-                                batch.reports.push(ReportItem { size, received, subject, ..item });
+                                batch.reports.push(ReportItem {
+                                    size,
+                                    received,
+                                    subject,
+                                    ..item
+                                });
                             }
                         }
                     }
@@ -269,14 +296,22 @@ impl Work<'_> {
     fn begin(&self, header: ItemHeader) -> Incoming {
         let refused = (!RECEIVED.contains(&header.received))
             .then(|| "its received time lies outside the years 0 to 9999".to_owned());
-        Incoming { header, memory: Vec::new(), spool: None, length: 0, subject: None, refused }
+        Incoming {
+            header,
+            memory: Vec::new(),
+            spool: None,
+            length: 0,
+            subject: None,
+            refused,
+        }
     }
 
     async fn take_octets(&mut self, item: &mut Incoming, octets: &Bytes) -> Result<(), PassError> {
         item.length += octets.len() as u64;
         let limit = self.capabilities.max_item_length.unwrap_or(MAX_ITEM).min(MAX_ITEM);
         if item.length > limit && item.refused.is_none() {
-            item.subject = report::subject(&item.memory[..item.memory.len().min(SUBJECT_WITHIN)]).or(item.subject.take());
+            item.subject =
+                report::subject(&item.memory[..item.memory.len().min(SUBJECT_WITHIN)]).or(item.subject.take());
             item.refused = Some(too_large(limit));
             item.spool = None;
             item.memory = Vec::new();
@@ -301,9 +336,14 @@ impl Work<'_> {
     }
 
     async fn spool_file(&mut self) -> Result<(tokio::fs::File, SpoolFile), PassError> {
-        tokio::fs::create_dir_all(&self.settings.spool).await.map_err(spool_error)?;
+        tokio::fs::create_dir_all(&self.settings.spool)
+            .await
+            .map_err(spool_error)?;
         self.spooled += 1;
-        let path = self.settings.spool.join(format!("{}{}", spool_prefix(self.settings.move_id), self.spooled));
+        let path = self
+            .settings
+            .spool
+            .join(format!("{}{}", spool_prefix(self.settings.move_id), self.spooled));
         let file = tokio::fs::File::create(&path).await.map_err(spool_error)?;
         Ok((file, SpoolFile(path)))
     }
@@ -330,7 +370,10 @@ impl Work<'_> {
             FailureClass::Item => {
                 let reason = format!("the source cannot read it: {}", failure.text);
                 let item = self.report_item(folder.number, failure.uid, ReportKind::Skipped, reason)?;
-                return Ok(ReportItem { side: Side::Source, ..item });
+                return Ok(ReportItem {
+                    side: Side::Source,
+                    ..item
+                });
             }
             FailureClass::Folder => ErrorScope::Folder,
             FailureClass::Mailbox => ErrorScope::Mailbox,
@@ -370,19 +413,33 @@ fn request_length(additions: &[Addition]) -> usize {
         octets = octets.saturating_add(addition.length_hint.unwrap_or(UNKNOWN_LENGTH));
         octets <= REQUEST_OCTETS
     };
-    additions.iter().take(MAX_BODY_REQUEST_ITEMS).take_while(fits).count().max(1)
+    additions
+        .iter()
+        .take(MAX_BODY_REQUEST_ITEMS)
+        .take_while(fits)
+        .count()
+        .max(1)
 }
 
 fn broken(current: Option<&Incoming>, asked: &UidSet, answered: &UidSet, error: PassError) -> Broken {
     let at = current.map(|item| item.header.uid);
-    let unanswered = asked.iter().filter(|uid| !answered.contains(*uid) && Some(*uid) != at).collect();
+    let unanswered = asked
+        .iter()
+        .filter(|uid| !answered.contains(*uid) && Some(*uid) != at)
+        .collect();
     Broken { at, unanswered, error }
 }
 
 type Complete = Result<Ready, (String, Record, Option<String>)>;
 
 async fn complete(item: Incoming, record: Record) -> Result<Complete, PassError> {
-    let Incoming { memory, spool, subject, refused, .. } = item;
+    let Incoming {
+        memory,
+        spool,
+        subject,
+        refused,
+        ..
+    } = item;
     if let Some(reason) = refused {
         return Ok(Err((reason, record, subject)));
     }
@@ -390,11 +447,23 @@ async fn complete(item: Incoming, record: Record) -> Result<Complete, PassError>
         Some((mut file, guard)) => {
             file.flush().await.map_err(spool_error)?;
             let body = Body::Spooled(guard.0.clone());
-            Ready { record, body, subject, memory: 0, _spool: Some(guard) }
+            Ready {
+                record,
+                body,
+                subject,
+                memory: 0,
+                _spool: Some(guard),
+            }
         }
         None => {
             let subject = report::subject(&memory[..memory.len().min(SUBJECT_WITHIN)]);
-            Ready { record, memory: memory.len(), body: Body::Memory(memory.into()), subject, _spool: None }
+            Ready {
+                record,
+                memory: memory.len(),
+                body: Body::Memory(memory.into()),
+                subject,
+                _spool: None,
+            }
         }
     }))
 }
@@ -408,7 +477,9 @@ fn spool_prefix(move_id: u128) -> String {
 }
 
 fn spool_error(error: std::io::Error) -> PassError {
-    PassError::Spool { cause: error.to_string() }
+    PassError::Spool {
+        cause: error.to_string(),
+    }
 }
 
 /// The reason of a refusal for the report.

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     error::PassError,
-    exporter::{ReadOutcome, read_digests},
     ledger::{FolderState, Ledger, ReadBack, Record, UidMap, Window},
+    reading::{ReadOutcome, read_digests},
     report::ReportItem,
 };
 use rehome_mailbox::{ItemMeta, Listing};
@@ -45,12 +45,20 @@ pub(super) fn match_window(window: &Window, candidates: &[Candidate]) -> Vec<(us
         }
     }
     for candidate in left_over {
-        let open = window.items.iter().zip(&matched).position(|(item, uid)| uid.is_none() && same(item, candidate));
+        let open = window
+            .items
+            .iter()
+            .zip(&matched)
+            .position(|(item, uid)| uid.is_none() && same(item, candidate));
         if let Some(at) = open {
             matched[at] = Some(candidate.uid);
         }
     }
-    matched.into_iter().enumerate().filter_map(|(at, uid)| Some((at, uid?))).collect()
+    matched
+        .into_iter()
+        .enumerate()
+        .filter_map(|(at, uid)| Some((at, uid?)))
+        .collect()
 }
 
 impl Work<'_> {
@@ -74,7 +82,12 @@ impl Work<'_> {
     }
 
     pub(super) fn in_state(&self, state: FolderState) -> Vec<u32> {
-        self.ledger.folders().values().filter(|entry| entry.state == state).map(|entry| entry.number).collect()
+        self.ledger
+            .folders()
+            .values()
+            .filter(|entry| entry.state == state)
+            .map(|entry| entry.number)
+            .collect()
     }
 
     async fn recover_window(&mut self, number: u32, window: &Window) -> Result<(), PassError> {
@@ -91,21 +104,37 @@ impl Work<'_> {
             let candidates = self.candidates(number, window, &listing).await?;
             for (at, uid) in match_window(window, &candidates) {
                 let item = &window.items[at];
-                let meta = listing.items.binary_search_by_key(&uid, |meta| meta.uid).map(|at| &listing.items[at]);
+                let meta = listing
+                    .items
+                    .binary_search_by_key(&uid, |meta| meta.uid)
+                    .map(|at| &listing.items[at]);
                 if meta.is_ok_and(|meta| meta.flags != item.flags) {
                     flags.push((uid, item.flags.clone()));
                 }
                 map.insert(item.uid, uid);
                 report.clear.push((item.uid, None));
-                edits.insert(item.uid, Some(Record { read_back: ReadBack::Equal, ..item.clone() }));
+                edits.insert(
+                    item.uid,
+                    Some(Record {
+                        read_back: ReadBack::Equal,
+                        ..item.clone()
+                    }),
+                );
             }
         }
         tracing::info!(folder = %path, found = edits.len(), of = window.items.len(), "an open intent was recovered");
         self.outcome.items_recovered += edits.len() as u64;
         let dropped = self.set_target_flags(&path, &flags).await?;
-        for (item, keywords) in window.items.iter().filter_map(|item| Some((item, dropped.get(&map.get(item.uid)?)?))) {
+        for (item, keywords) in window
+            .items
+            .iter()
+            .filter_map(|item| Some((item, dropped.get(&map.get(item.uid)?)?)))
+        {
             let subject = None;
-            report.put.push(ReportItem { subject, ..self.dropped_keywords(number, item, None, keywords)? });
+            report.put.push(ReportItem {
+                subject,
+                ..self.dropped_keywords(number, item, None, keywords)?
+            });
         }
         let mut changes = Changes::default();
         let mut intents = self.ledger.intents(number).await?;
@@ -126,7 +155,8 @@ impl Work<'_> {
         let mapped = self.mapped_targets(number).await?;
         let given = UidSet::from_iter(window.items.iter().filter(|_| window.given_uids).map(|item| item.uid));
         let in_window = |meta: &&ItemMeta| {
-            (meta.uid >= window.uid_next || given.contains(meta.uid)) && !mapped.iter().any(|map| map.contains(meta.uid))
+            (meta.uid >= window.uid_next || given.contains(meta.uid))
+                && !mapped.iter().any(|map| map.contains(meta.uid))
         };
         let uids: Vec<u32> = listing.items.iter().filter(in_window).map(|meta| meta.uid).collect();
         self.digest_target(number, &uids).await
@@ -144,7 +174,11 @@ impl Work<'_> {
     /// All other numbers with the same target folder.
     fn beside(&self, number: u32) -> Result<Vec<u32>, PassError> {
         let path = &self.ledger.folder(number)?.target_path;
-        let others = self.ledger.folders().values().filter(|entry| entry.target_path == *path && entry.number != number);
+        let others = self
+            .ledger
+            .folders()
+            .values()
+            .filter(|entry| entry.target_path == *path && entry.number != number);
         Ok(others.map(|entry| entry.number).collect())
     }
 
@@ -153,8 +187,9 @@ impl Work<'_> {
         let mut candidates = Vec::with_capacity(uids.len());
         for uids in uids.chunks(READ_BATCH) {
             self.guard()?;
-            let read: BTreeMap<u32, ReadOutcome> =
-                read_digests(self.target, &path, uids).await.map_err(PassError::Target)?;
+            let read: BTreeMap<u32, ReadOutcome> = read_digests(self.target, &path, uids)
+                .await
+                .map_err(PassError::Target)?;
             candidates.extend(read.into_iter().filter_map(|(uid, outcome)| match outcome {
                 ReadOutcome::Octets { length, digest } => Some(Candidate { uid, length, digest }),
                 ReadOutcome::Gone | ReadOutcome::Failed(_) => None,
@@ -168,8 +203,13 @@ impl Work<'_> {
     pub(super) async fn remove_late_doubles(&mut self, number: u32, unknown: &[u32]) -> Result<usize, PassError> {
         let suspects = self.ledger.intents(number).await?.suspects;
         let validity = self.ledger.folder(number)?.target_validity;
-        let suspects: Vec<&Window> = suspects.iter().filter(|window| window.target_validity == validity).collect();
-        let Some(start) = suspects.iter().map(|window| window.uid_next).min() else { return Ok(0) };
+        let suspects: Vec<&Window> = suspects
+            .iter()
+            .filter(|window| window.target_validity == validity)
+            .collect();
+        let Some(start) = suspects.iter().map(|window| window.uid_next).min() else {
+            return Ok(0);
+        };
         let unknown: Vec<u32> = unknown.iter().copied().filter(|uid| *uid >= start).collect();
         if unknown.is_empty() || self.live {
             return Ok(0);
@@ -177,9 +217,15 @@ impl Work<'_> {
         let candidates = self.digest_target(number, &unknown).await?;
         let double = |candidate: &&Candidate| {
             let within = suspects.iter().filter(|window| candidate.uid >= window.uid_next);
-            within.flat_map(|window| &window.items).any(|item| (item.length, item.digest) == (candidate.length, candidate.digest))
+            within
+                .flat_map(|window| &window.items)
+                .any(|item| (item.length, item.digest) == (candidate.length, candidate.digest))
         };
-        let doubles: Vec<u32> = candidates.iter().filter(double).map(|candidate| candidate.uid).collect();
+        let doubles: Vec<u32> = candidates
+            .iter()
+            .filter(double)
+            .map(|candidate| candidate.uid)
+            .collect();
         let path = self.ledger.folder(number)?.target_path.clone();
         tracing::info!(folder = %path, doubles = doubles.len(), "late doubles are removed");
         self.remove_target_items(&path, &doubles).await?;
@@ -189,7 +235,11 @@ impl Work<'_> {
     /// Looks for late doubles in every folder that has a suspect window.
     pub(super) async fn look_for_late_doubles(&mut self) -> Result<(), PassError> {
         for number in self.ledger.folders_with_intents().await? {
-            let active = self.ledger.folders().get(&number).is_some_and(|entry| entry.state == FolderState::Active);
+            let active = self
+                .ledger
+                .folders()
+                .get(&number)
+                .is_some_and(|entry| entry.state == FolderState::Active);
             if !active || self.ledger.intents(number).await?.suspects.is_empty() {
                 continue;
             }
@@ -243,7 +293,8 @@ impl Work<'_> {
 /// The uids of a target's listing that no map has.
 pub(super) fn unmapped(listing: &Listing, mapped: &[UidSet]) -> Vec<u32> {
     let uids = listing.items.iter().map(|meta| meta.uid);
-    uids.filter(|uid| !mapped.iter().any(|map| map.contains(*uid))).collect()
+    uids.filter(|uid| !mapped.iter().any(|map| map.contains(*uid)))
+        .collect()
 }
 
 /// The target uids of source uids, ascending.
@@ -271,32 +322,67 @@ mod tests {
     }
 
     fn window(contents: &[u8], given_uids: bool) -> Window {
-        let items = contents.iter().zip(1..).map(|(content, uid)| item(uid, *content)).collect();
-        Window { given_uids, target_validity: 1, uid_next: 100, items }
+        let items = contents
+            .iter()
+            .zip(1..)
+            .map(|(content, uid)| item(uid, *content))
+            .collect();
+        Window {
+            given_uids,
+            target_validity: 1,
+            uid_next: 100,
+            items,
+        }
     }
 
     fn candidates(contents: &[(u32, u8)]) -> Vec<Candidate> {
-        contents.iter().map(|(uid, content)| Candidate { uid: *uid, length: 1, digest: Digest::of(&[*content]) }).collect()
+        contents
+            .iter()
+            .map(|(uid, content)| Candidate {
+                uid: *uid,
+                length: 1,
+                digest: Digest::of(&[*content]),
+            })
+            .collect()
     }
 
     #[test]
     fn window_table() {
         for (sent, found, given, expected) in [
-            (&b"abc"[..], &[(100, b'a'), (101, b'b')][..], false, &[(0, 100), (1, 101)][..]),
+            (
+                &b"abc"[..],
+                &[(100, b'a'), (101, b'b')][..],
+                false,
+                &[(0, 100), (1, 101)][..],
+            ),
             // The second was refused, the third is there.
             (b"abc", &[(100, b'a'), (101, b'c')], false, &[(0, 100), (2, 101)]),
             // Equal items keep their multiplicity and order.
             (b"aab", &[(100, b'a')], false, &[(0, 100)]),
-            (b"aba", &[(100, b'a'), (101, b'b'), (102, b'a')], false, &[(0, 100), (1, 101), (2, 102)]),
+            (
+                b"aba",
+                &[(100, b'a'), (101, b'b'), (102, b'a')],
+                false,
+                &[(0, 100), (1, 101), (2, 102)],
+            ),
             // Something foreign between.
-            (b"ab", &[(100, b'x'), (101, b'a'), (102, b'b')], false, &[(0, 101), (1, 102)]),
+            (
+                b"ab",
+                &[(100, b'x'), (101, b'a'), (102, b'b')],
+                false,
+                &[(0, 101), (1, 102)],
+            ),
             // Out of order, as a copy that was refused and appended later.
             (b"ab", &[(100, b'b'), (101, b'a')], false, &[(0, 101), (1, 100)]),
             // Given uids match by uid as well.
             (b"aab", &[(2, b'a'), (3, b'b')], true, &[(1, 2), (2, 3)]),
             (b"ab", &[(1, b'b')], true, &[]),
         ] {
-            assert_eq!(match_window(&window(sent, given), &candidates(found)), expected, "{sent:?} {found:?}");
+            assert_eq!(
+                match_window(&window(sent, given), &candidates(found)),
+                expected,
+                "{sent:?} {found:?}"
+            );
         }
     }
 

@@ -1,13 +1,7 @@
 //! A late sweep: items that came to the source after its root was made are appended, and nothing else is touched.
 
 use super::{SweepOutcome, Work, changes::Changes, pass::new_entry};
-use crate::{
-    compare::Addition,
-    error::PassError,
-    ledger::FolderState,
-    link::SweepFolder,
-    report::ReportKind,
-};
+use crate::{compare::Addition, error::PassError, ledger::FolderState, link::SweepFolder, report::ReportKind};
 use rehome_wire::uid_set::UidSet;
 
 impl Work<'_> {
@@ -33,14 +27,19 @@ impl Work<'_> {
             }
             skipped += self.skipped_of(number, uids).await?;
         }
-        Ok(SweepOutcome { appended: self.outcome.items_appended, skipped })
+        Ok(SweepOutcome {
+            appended: self.outcome.items_appended,
+            skipped,
+        })
     }
 
     async fn skipped_of(&self, number: u32, uids: &UidSet) -> Result<u64, PassError> {
         let mut skipped = 0;
         for chunk in self.ledger.report_chunks(number).await? {
             let items = self.ledger.report(number, chunk).await?;
-            let late = items.iter().filter(|item| item.kind == ReportKind::Skipped && uids.contains(item.uid));
+            let late = items
+                .iter()
+                .filter(|item| item.kind == ReportKind::Skipped && uids.contains(item.uid));
             skipped += late.count() as u64;
         }
         Ok(skipped)
@@ -64,7 +63,9 @@ impl Work<'_> {
         let path = self.ledger.folder(number)?.target_path.clone();
         match self.target_status(&path).await? {
             None => {
-                self.ledger.write(self.ledger.folder_changes([number]), "replicate.folders_creating").await?;
+                self.ledger
+                    .write(self.ledger.folder_changes([number]), "replicate.folders_creating")
+                    .await?;
                 let given_uids = self.ledger.folder(number)?.given_uids;
                 self.create_folder(number, 1).await?;
                 self.ledger.folder_mut(number)?.given_uids = given_uids;

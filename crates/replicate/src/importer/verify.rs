@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     error::PassError,
-    exporter::ReadOutcome,
     ledger::{FolderState, Ledger, ReadBack, Record, UidMap},
     proof::{Exception, ExceptionKind, FolderRoot, Held, RootBuilder},
+    reading::ReadOutcome,
     report::{ReportItem, ReportKind},
 };
 use rehome_mailbox::{ItemMeta, Listing};
@@ -58,7 +58,10 @@ impl Work<'_> {
         for number in self.in_state(FolderState::Active) {
             for chunk in self.ledger.record_chunks(number).await? {
                 let records = self.ledger.records(number, chunk).await?;
-                let open = records.into_iter().filter(|record| record.read_back == ReadBack::Open).collect();
+                let open = records
+                    .into_iter()
+                    .filter(|record| record.read_back == ReadBack::Open)
+                    .collect();
                 self.read_back_records(number, open).await?;
             }
         }
@@ -118,7 +121,10 @@ impl Work<'_> {
             self.set_target_flags(&entry.target_path, &wrong).await?;
             listing = self.target_listing(number).await?;
         }
-        let mut verified = Verified { root: FolderRoot::default(), exceptions: Vec::new() };
+        let mut verified = Verified {
+            root: FolderRoot::default(),
+            exceptions: Vec::new(),
+        };
         let mut report = ReportEdits::default();
         let mut missing = Vec::new();
         let mut recorded = BTreeSet::new();
@@ -131,7 +137,10 @@ impl Work<'_> {
                 };
                 if reported.contains_key(&record.uid) {
                     recorded.insert(record.uid);
-                    report.clear.extend([(record.uid, Some(ReportKind::Flags)), (record.uid, Some(ReportKind::Date))]);
+                    report.clear.extend([
+                        (record.uid, Some(ReportKind::Flags)),
+                        (record.uid, Some(ReportKind::Date)),
+                    ]);
                 }
                 self.deviations(number, &record, meta, &reported, &mut verified.exceptions, &mut report)?;
             }
@@ -141,7 +150,9 @@ impl Work<'_> {
         }
         for item in reported.values().flatten() {
             if item.kind == ReportKind::Skipped && !recorded.contains(&item.uid) {
-                verified.exceptions.push(exception(item, ExceptionKind::Skipped, Held::default()));
+                verified
+                    .exceptions
+                    .push(exception(item, ExceptionKind::Skipped, Held::default()));
             }
         }
         let mut changes = Changes::default();
@@ -163,12 +174,19 @@ impl Work<'_> {
     async fn target_listing(&self, number: u32) -> Result<Listing, PassError> {
         let entry = self.ledger.folder(number)?;
         self.guard()?;
-        let listing = self.target.list(&entry.target_path, None).await.map_err(PassError::Target)?;
+        let listing = self
+            .target
+            .list(&entry.target_path, None)
+            .await
+            .map_err(PassError::Target)?;
         if listing.status.uid_validity == entry.target_validity {
             return Ok(listing);
         }
         Err(PassError::TargetDiffers {
-            message: format!("the target's folder {} is not the one that the move made", entry.target_path),
+            message: format!(
+                "the target's folder {} is not the one that the move made",
+                entry.target_path
+            ),
             mended: false,
         })
     }
@@ -206,7 +224,9 @@ impl Work<'_> {
         for chunk in self.ledger.record_chunks(number).await? {
             for record in self.ledger.records(number, chunk).await? {
                 let known = reported.get(&record.uid).is_some_and(|items| {
-                    items.iter().any(|item| matches!(item.kind, ReportKind::Keywords | ReportKind::Flags))
+                    items
+                        .iter()
+                        .any(|item| matches!(item.kind, ReportKind::Keywords | ReportKind::Flags))
                 });
                 let meta = map.get(record.uid).and_then(|uid| find(listing, uid));
                 if let Some(meta) = meta.filter(|meta| !known && meta.flags != record.flags) {
@@ -228,27 +248,53 @@ impl Work<'_> {
     ) -> Result<(), PassError> {
         let about = |kind, reason: String| -> Result<ReportItem, PassError> {
             let item = self.report_item(number, record.uid, kind, reason)?;
-            Ok(ReportItem { size: Some(record.length), received: Some(record.received), ..item })
+            Ok(ReportItem {
+                size: Some(record.length),
+                received: Some(record.received),
+                ..item
+            })
         };
         if record.read_back == ReadBack::Altered {
             let items = reported.get(&record.uid).into_iter().flatten();
-            let altered = items.filter(|item| item.kind == ReportKind::Altered).find_map(|item| item.held);
+            let altered = items
+                .filter(|item| item.kind == ReportKind::Altered)
+                .find_map(|item| item.held);
             let held = Held {
                 length: altered.map(|(length, _)| length),
                 digest: altered.map(|(_, digest)| digest),
                 ..Held::default()
             };
-            exceptions.push(exception(&about(ReportKind::Altered, String::new())?, ExceptionKind::Altered, held));
+            exceptions.push(exception(
+                &about(ReportKind::Altered, String::new())?,
+                ExceptionKind::Altered,
+                held,
+            ));
         }
         if meta.flags != record.flags {
             let names = meta.flags.canonical_names();
-            let item = about(ReportKind::Flags, format!("the target holds the flags ({})", names.join(" ")))?;
-            exceptions.push(exception(&item, ExceptionKind::Flags, Held { flags: Some(names), ..Held::default() }));
+            let item = about(
+                ReportKind::Flags,
+                format!("the target holds the flags ({})", names.join(" ")),
+            )?;
+            exceptions.push(exception(
+                &item,
+                ExceptionKind::Flags,
+                Held {
+                    flags: Some(names),
+                    ..Held::default()
+                },
+            ));
             report.put.push(item);
         }
         if meta.received != record.received {
-            let item = about(ReportKind::Date, format!("the target holds the received time {}", meta.received))?;
-            let held = Held { received: Some(meta.received), ..Held::default() };
+            let item = about(
+                ReportKind::Date,
+                format!("the target holds the received time {}", meta.received),
+            )?;
+            let held = Held {
+                received: Some(meta.received),
+                ..Held::default()
+            };
             exceptions.push(exception(&item, ExceptionKind::Date, held));
             report.put.push(item);
         }
@@ -256,13 +302,23 @@ impl Work<'_> {
     }
 
     /// Items that the target lost are forgotten, so that the next pass brings them again. The folder counts as not synced.
-    async fn forget_missing(&mut self, number: u32, mut map: UidMap, missing: Vec<u32>) -> Result<PassError, PassError> {
+    async fn forget_missing(
+        &mut self,
+        number: u32,
+        mut map: UidMap,
+        missing: Vec<u32>,
+    ) -> Result<PassError, PassError> {
         for uid in &missing {
             map.remove(*uid);
         }
         let mut changes = Changes::default();
         let count = missing.len();
-        self.edit_records(number, missing.into_iter().map(|uid| (uid, None)).collect(), &mut changes).await?;
+        self.edit_records(
+            number,
+            missing.into_iter().map(|uid| (uid, None)).collect(),
+            &mut changes,
+        )
+        .await?;
         self.ledger.folder_mut(number)?.synced = None;
         changes.extend(self.ledger.folder_changes([number]));
         changes.add(Ledger::map_change(number, &map));
@@ -279,9 +335,18 @@ fn lost_items(path: &rehome_mailbox::FolderPath, count: usize) -> PassError {
 }
 
 fn find(listing: &Listing, uid: u32) -> Option<&ItemMeta> {
-    listing.items.binary_search_by_key(&uid, |meta| meta.uid).ok().map(|at| &listing.items[at])
+    listing
+        .items
+        .binary_search_by_key(&uid, |meta| meta.uid)
+        .ok()
+        .map(|at| &listing.items[at])
 }
 
 fn exception(item: &ReportItem, kind: ExceptionKind, held: Held) -> Exception {
-    Exception { folder: item.folder.clone(), uid: item.uid, kind, held }
+    Exception {
+        folder: item.folder.clone(),
+        uid: item.uid,
+        kind,
+        held,
+    }
 }

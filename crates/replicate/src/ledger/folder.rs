@@ -90,7 +90,10 @@ impl KeywordTable {
     /// The names of the bits set in `bits`; none where a bit has no name.
     #[must_use]
     pub fn names_of(&self, bits: u64) -> Option<Vec<String>> {
-        (0..u64::BITS).filter(|bit| bits >> bit & 1 == 1).map(|bit| self.0.get(bit as usize).cloned()).collect()
+        (0..u64::BITS)
+            .filter(|bit| bits >> bit & 1 == 1)
+            .map(|bit| self.0.get(bit as usize).cloned())
+            .collect()
     }
 }
 
@@ -125,7 +128,9 @@ pub(super) fn decode_folders(octets: &[u8]) -> Result<(u32, Vec<FolderEntry>), L
     if count > 1 << FOLDERS_SHIFT {
         return Err(reader.damaged(format!("{count} folders in one chunk")));
     }
-    let entries = (0..count).map(|_| decode_folder(&mut reader)).collect::<Result<_, _>>()?;
+    let entries = (0..count)
+        .map(|_| decode_folder(&mut reader))
+        .collect::<Result<_, _>>()?;
     reader.finish()?;
     Ok((next_number, entries))
 }

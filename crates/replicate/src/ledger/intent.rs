@@ -111,7 +111,20 @@ fn read_window(reader: &mut Reader<'_>) -> Result<Window, LedgerError> {
         let received = reader.i64()?;
         let digest = reader.digest()?;
         let flags = Flags::from_names(read_texts(reader, MAX_KEYWORDS + 8)?);
-        items.push(Record { uid, length, digest, flags, received, read_back, line_ends_only });
+        items.push(Record {
+            uid,
+            length,
+            digest,
+            flags,
+            received,
+            read_back,
+            line_ends_only,
+        });
     }
-    Ok(Window { given_uids, target_validity, uid_next, items })
+    Ok(Window {
+        given_uids,
+        target_validity,
+        uid_next,
+        items,
+    })
 }

@@ -30,7 +30,8 @@ impl UidMap {
         let at = self.0.partition_point(|run| run.source < source);
         let joins_before = at > 0 && {
             let before = self.0[at - 1];
-            before.source.checked_add(before.length) == Some(source) && before.target.checked_add(before.length) == Some(target)
+            before.source.checked_add(before.length) == Some(source)
+                && before.target.checked_add(before.length) == Some(target)
         };
         let joins_after = self.0.get(at).is_some_and(|after| {
             source.checked_add(1) == Some(after.source) && target.checked_add(1) == Some(after.target)
@@ -43,9 +44,20 @@ impl UidMap {
             (true, false) => self.0[at - 1].length += 1,
             (false, true) => {
                 let after = &mut self.0[at];
-                *after = Run { source, target, length: after.length + 1 };
+                *after = Run {
+                    source,
+                    target,
+                    length: after.length + 1,
+                };
             }
-            (false, false) => self.0.insert(at, Run { source, target, length: 1 }),
+            (false, false) => self.0.insert(
+                at,
+                Run {
+                    source,
+                    target,
+                    length: 1,
+                },
+            ),
         }
     }
 
@@ -85,7 +97,10 @@ impl UidMap {
     pub fn targets(&self) -> UidSet {
         let mut runs: Vec<(u32, u32)> = self.0.iter().map(|run| (run.target, run.length)).collect();
         runs.sort_unstable();
-        UidSet::from_ascending(runs.into_iter().flat_map(|(target, length)| target..=target + (length - 1)))
+        UidSet::from_ascending(
+            runs.into_iter()
+                .flat_map(|(target, length)| target..=target + (length - 1)),
+        )
     }
 
     /// Its stored form.
@@ -111,7 +126,11 @@ impl UidMap {
         let mut runs: Vec<Run> = Vec::with_capacity(count);
         let mut floor = 0;
         for _ in 0..count {
-            let run = Run { source: reader.u32()?, target: reader.u32()?, length: reader.u32()? };
+            let run = Run {
+                source: reader.u32()?,
+                target: reader.u32()?,
+                length: reader.u32()?,
+            };
             let last = run.length.checked_sub(1);
             let source_end = last.and_then(|last| run.source.checked_add(last));
             let target_end = last.and_then(|last| run.target.checked_add(last));

@@ -89,7 +89,11 @@ impl Ledger {
         let mut folders = BTreeMap::new();
         let mut next_number = 1;
         for chunk in storage.chunks(ChunkKind::Folders, 0).await? {
-            let key = ChunkKey { kind: ChunkKind::Folders, folder: 0, chunk };
+            let key = ChunkKey {
+                kind: ChunkKind::Folders,
+                folder: 0,
+                chunk,
+            };
             if let Some(octets) = storage.get(key).await? {
                 let (next, entries) = folder::decode_folders(&octets)?;
                 next_number = next_number.max(next);
@@ -99,7 +103,11 @@ impl Ledger {
                 }
             }
         }
-        Ok(Self { storage, folders, next_number })
+        Ok(Self {
+            storage,
+            folders,
+            next_number,
+        })
     }
 
     /// All folders by number.
@@ -154,7 +162,11 @@ impl Ledger {
             .map(|chunk| {
                 let range = (chunk << FOLDERS_SHIFT)..((chunk + 1) << FOLDERS_SHIFT);
                 let entries: Vec<&FolderEntry> = self.folders.range(range).map(|(_, entry)| entry).collect();
-                let key = ChunkKey { kind: ChunkKind::Folders, folder: 0, chunk };
+                let key = ChunkKey {
+                    kind: ChunkKind::Folders,
+                    folder: 0,
+                    chunk,
+                };
                 (key, Some(folder::encode_folders(self.next_number, &entries)))
             })
             .collect()
@@ -168,7 +180,14 @@ impl Ledger {
         let mut changes = vec![(intent_key(number), None)];
         for kind in [ChunkKind::Records, ChunkKind::Map, ChunkKind::Report] {
             for chunk in self.storage.chunks(kind, number).await? {
-                changes.push((ChunkKey { kind, folder: number, chunk }, None));
+                changes.push((
+                    ChunkKey {
+                        kind,
+                        folder: number,
+                        chunk,
+                    },
+                    None,
+                ));
             }
         }
         Ok(changes)
@@ -187,7 +206,11 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn records(&self, number: u32, chunk: u32) -> Result<Vec<Record>, LedgerError> {
-        let key = ChunkKey { kind: ChunkKind::Records, folder: number, chunk };
+        let key = ChunkKey {
+            kind: ChunkKind::Records,
+            folder: number,
+            chunk,
+        };
         match self.storage.get(key).await? {
             Some(octets) => decode_records(chunk, &self.folder(number)?.keywords, &octets),
             None => Ok(Vec::new()),
@@ -199,12 +222,31 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Damaged`] for an unknown folder.
-    pub fn records_change(&mut self, number: u32, chunk: u32, records: &[Record]) -> Result<(Change, bool), LedgerError> {
+    pub fn records_change(
+        &mut self,
+        number: u32,
+        chunk: u32,
+        records: &[Record],
+    ) -> Result<(Change, bool), LedgerError> {
         let table = &mut self.folder_mut(number)?.keywords;
         let before = table.names().len();
-        let octets = if records.is_empty() { None } else { Some(encode_records(table, records)) };
+        let octets = if records.is_empty() {
+            None
+        } else {
+            Some(encode_records(table, records))
+        };
         let grown = table.names().len() != before;
-        Ok(((ChunkKey { kind: ChunkKind::Records, folder: number, chunk }, octets), grown))
+        Ok((
+            (
+                ChunkKey {
+                    kind: ChunkKind::Records,
+                    folder: number,
+                    chunk,
+                },
+                octets,
+            ),
+            grown,
+        ))
     }
 
     /// A folder's map.
@@ -262,7 +304,11 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn report(&self, number: u32, chunk: u32) -> Result<Vec<ReportItem>, LedgerError> {
-        let key = ChunkKey { kind: ChunkKind::Report, folder: number, chunk };
+        let key = ChunkKey {
+            kind: ChunkKind::Report,
+            folder: number,
+            chunk,
+        };
         match self.storage.get(key).await? {
             Some(octets) => crate::report::decode(&self.folder(number)?.source_path.0, &octets),
             None => Ok(Vec::new()),
@@ -272,7 +318,11 @@ impl Ledger {
     /// The change that stores one chunk of the report (nothing left: removes it).
     #[must_use]
     pub fn report_change(number: u32, chunk: u32, items: &[ReportItem]) -> Change {
-        let key = ChunkKey { kind: ChunkKind::Report, folder: number, chunk };
+        let key = ChunkKey {
+            kind: ChunkKind::Report,
+            folder: number,
+            chunk,
+        };
         (key, (!items.is_empty()).then(|| crate::report::encode(items)))
     }
 
@@ -289,15 +339,26 @@ impl Ledger {
 }
 
 fn missing(number: u32) -> LedgerError {
-    LedgerError::Damaged { what: "folders", why: format!("folder {number} is not in it") }
+    LedgerError::Damaged {
+        what: "folders",
+        why: format!("folder {number} is not in it"),
+    }
 }
 
 fn map_key(number: u32) -> ChunkKey {
-    ChunkKey { kind: ChunkKind::Map, folder: number, chunk: 0 }
+    ChunkKey {
+        kind: ChunkKind::Map,
+        folder: number,
+        chunk: 0,
+    }
 }
 
 fn intent_key(number: u32) -> ChunkKey {
-    ChunkKey { kind: ChunkKind::Intent, folder: 0, chunk: number }
+    ChunkKey {
+        kind: ChunkKind::Intent,
+        folder: 0,
+        chunk: number,
+    }
 }
 
 /// Writes a list of texts.

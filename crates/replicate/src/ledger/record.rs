@@ -145,7 +145,9 @@ pub fn decode_records(chunk: u32, table: &KeywordTable, octets: &[u8]) -> Result
         before = Some(raw.low);
         let (read_back, line_ends_only) =
             state_parts(raw.state).ok_or_else(|| reader.damaged(format!("item state {}", raw.state)))?;
-        let mut keywords = table.names_of(raw.bits).ok_or_else(|| reader.damaged("a keyword bit without a name"))?;
+        let mut keywords = table
+            .names_of(raw.bits)
+            .ok_or_else(|| reader.damaged("a keyword bit without a name"))?;
         keywords.extend(overflows.remove(&raw.low).unwrap_or_default());
         records.push(Record {
             uid: chunk << CHUNK_SHIFT | u32::from(raw.low),

@@ -24,7 +24,9 @@ fn record(uid: u32, keywords: &[String], seed: u64) -> Record {
 #[test]
 fn an_item_takes_at_most_64_octets() {
     let names: Vec<String> = (0..64).map(|number| format!("keyword{number}")).collect();
-    let records: Vec<Record> = (0..4096).map(|low| record(7 << CHUNK_SHIFT | low, &names, u64::MAX - u64::from(low))).collect();
+    let records: Vec<Record> = (0..4096)
+        .map(|low| record(7 << CHUNK_SHIFT | low, &names, u64::MAX - u64::from(low)))
+        .collect();
     let mut table = KeywordTable::default();
     let octets = encode_records(&mut table, &records);
     assert!(octets.len() <= 64 * records.len(), "{} octets", octets.len());
@@ -45,7 +47,9 @@ fn the_stored_form_of_a_record_is_frozen() {
         read_back: ReadBack::Equal,
         line_ends_only: true,
     };
-    let mut expected = vec![1, 1, 0, 0, 0, 3, 0, 5, 1, 2, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0xfe];
+    let mut expected = vec![
+        1, 1, 0, 0, 0, 3, 0, 5, 1, 2, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0xfe,
+    ];
     expected.extend([0xff; 7]);
     expected.extend([0xab; 32]);
     expected.extend([0; 4]);
@@ -56,8 +60,14 @@ fn the_stored_form_of_a_record_is_frozen() {
 #[test]
 fn keywords_beyond_the_table_are_kept_beside_it() {
     let mut table = KeywordTable::default();
-    let many: Vec<Vec<String>> = (0..5).map(|item| (0..20).map(|n| format!("k{item}-{n}")).collect()).collect();
-    let records: Vec<Record> = many.iter().zip(1..).map(|(names, uid)| record(uid, names, u64::from(uid))).collect();
+    let many: Vec<Vec<String>> = (0..5)
+        .map(|item| (0..20).map(|n| format!("k{item}-{n}")).collect())
+        .collect();
+    let records: Vec<Record> = many
+        .iter()
+        .zip(1..)
+        .map(|(names, uid)| record(uid, names, u64::from(uid)))
+        .collect();
     let octets = encode_records(&mut table, &records);
     assert_eq!(table.names().len(), MAX_TABLE);
     assert_eq!(decode_records(0, &table, &octets).unwrap(), records);
@@ -65,7 +75,12 @@ fn keywords_beyond_the_table_are_kept_beside_it() {
 }
 
 fn window(items: Vec<Record>, uid_next: u32) -> Window {
-    Window { given_uids: uid_next.is_multiple_of(2), target_validity: 9, uid_next, items }
+    Window {
+        given_uids: uid_next.is_multiple_of(2),
+        target_validity: 9,
+        uid_next,
+        items,
+    }
 }
 
 #[test]
@@ -76,7 +91,12 @@ fn suspect_windows_are_bounded() {
         intents.close_as_suspect();
     }
     assert_eq!(intents.suspects.len(), MAX_SUSPECTS);
-    let items: BTreeSet<u32> = intents.suspects.iter().flat_map(|window| &window.items).map(|item| item.uid).collect();
+    let items: BTreeSet<u32> = intents
+        .suspects
+        .iter()
+        .flat_map(|window| &window.items)
+        .map(|item| item.uid)
+        .collect();
     assert_eq!(items.len(), 40, "no item is forgotten");
     assert_eq!(intents.suspects[0].uid_next, 1_000 - 24);
     assert_eq!(Intents::decode(&intents.encode()).unwrap(), intents);
@@ -85,48 +105,85 @@ fn suspect_windows_are_bounded() {
 fn texts() -> impl Strategy<Value = Vec<String>> {
     prop::collection::btree_set("[a-zA-Zäß$]{1,10}", 0..70).prop_map(|names| {
         let mut seen = BTreeSet::new();
-        names.into_iter().filter(|name| seen.insert(name.to_ascii_lowercase())).collect()
+        names
+            .into_iter()
+            .filter(|name| seen.insert(name.to_ascii_lowercase()))
+            .collect()
     })
 }
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
     prop::collection::btree_map(1u32..4096, (texts(), any::<u32>()), 0..12).prop_map(|items| {
-        items.into_iter().map(|(uid, (names, seed))| record(uid, &names, u64::from(seed))).collect()
+        items
+            .into_iter()
+            .map(|(uid, (names, seed))| record(uid, &names, u64::from(seed)))
+            .collect()
     })
 }
 
-fn entries() -> impl Strategy<Value = Vec<FolderEntry>> {
-    let entry = (
-        prop::collection::vec("\\PC{0,8}", 1..4),
-        any::<[u32; 4]>(),
-        any::<[bool; 2]>(),
-        texts(),
-        prop::option::of((any::<u32>(), any::<u32>(), prop::option::of(any::<u64>()), prop::option::of(any::<Vec<u8>>()))),
-        0usize..6,
+fn synced() -> impl Strategy<Value = Option<Synced>> {
+    let numbers = (
+        any::<u32>(),
+        any::<u32>(),
+        prop::option::of(any::<u64>()),
+        prop::option::of(any::<Vec<u8>>()),
     );
-    prop::collection::vec(entry, 0..6).prop_map(|entries| {
-        let make = |(number, (path, numbers, bits, names, synced, which)): (u32, (Vec<String>, [u32; 4], [bool; 2], Vec<String>, Option<(u32, u32, Option<u64>, Option<Vec<u8>>)>, usize))| {
+    prop::option::of(numbers.prop_map(|(uid_next, exists, highest_mod_seq, token)| Synced {
+        uid_next,
+        exists,
+        highest_mod_seq,
+        token,
+    }))
+}
+
+fn entries() -> impl Strategy<Value = Vec<FolderEntry>> {
+    let states = [
+        FolderState::Creating,
+        FolderState::Active,
+        FolderState::Retired,
+        FolderState::Removing,
+    ];
+    let uses = [
+        SpecialUse::Archive,
+        SpecialUse::Drafts,
+        SpecialUse::Junk,
+        SpecialUse::Sent,
+        SpecialUse::Trash,
+    ];
+    let entry = (
+        prop::collection::vec("\\PC{0,8}", 1..4).prop_map(FolderPath),
+        any::<([u32; 2], bool, bool)>(),
+        texts(),
+        synced(),
+        prop::sample::select(states.to_vec()),
+        prop::option::of(prop::sample::select(uses.to_vec())),
+    );
+    let entry = entry.prop_map(
+        |(path, (numbers, given_uids, subscribed), names, synced, state, special_use)| {
             let mut keywords = KeywordTable::default();
             for name in names.iter().take(MAX_TABLE) {
                 keywords.bit(name);
             }
-            let states = [FolderState::Creating, FolderState::Active, FolderState::Retired, FolderState::Removing];
-            let uses = [None, Some(SpecialUse::Archive), Some(SpecialUse::Drafts), Some(SpecialUse::Junk), Some(SpecialUse::Sent), Some(SpecialUse::Trash)];
             FolderEntry {
-                number,
-                state: states[which % 4],
-                source_path: FolderPath(path.clone()),
-                target_path: FolderPath(path),
+                number: 0,
+                state,
+                source_path: path.clone(),
+                target_path: path,
                 source_validity: numbers[0],
                 target_validity: numbers[1],
-                given_uids: bits[0],
-                special_use: uses[which],
-                subscribed: bits[1],
+                given_uids,
+                special_use,
+                subscribed,
                 keywords,
-                synced: synced.map(|(uid_next, exists, highest_mod_seq, token)| Synced { uid_next, exists, highest_mod_seq, token }),
+                synced,
             }
-        };
-        entries.into_iter().enumerate().map(|(at, entry)| make((at as u32, entry))).collect()
+        },
+    );
+    prop::collection::vec(entry, 0..6).prop_map(|entries| {
+        (0..)
+            .zip(entries)
+            .map(|(number, entry)| FolderEntry { number, ..entry })
+            .collect()
     })
 }
 
@@ -226,7 +283,10 @@ fn the_runs_of_a_map_are_few_and_at_the_edge_hold() {
 #[test]
 fn a_subject_is_found() {
     let rows: [(&[u8], Option<&str>); 6] = [
-        (b"From: a\r\nSubject: one\r\n two\r\nTo: b\r\n\r\nSubject: no", Some("one two")),
+        (
+            b"From: a\r\nSubject: one\r\n two\r\nTo: b\r\n\r\nSubject: no",
+            Some("one two"),
+        ),
         (b"SUBJECT:x\nA: b\n", Some("x")),
         (b"A: b\r\n\r\nSubject: body", None),
         (b"Subject: \xff\0\r\n", Some("\u{fffd}")),
@@ -250,7 +310,11 @@ impl ChunkStorage for Chunks {
 
     async fn chunks(&self, kind: ChunkKind, folder: u32) -> Result<Vec<u32>, StorageError> {
         let chunks = self.0.lock().unwrap();
-        Ok(chunks.keys().filter(|key| (key.kind, key.folder) == (kind, folder)).map(|key| key.chunk).collect())
+        Ok(chunks
+            .keys()
+            .filter(|key| (key.kind, key.folder) == (kind, folder))
+            .map(|key| key.chunk)
+            .collect())
     }
 
     async fn write(&self, changes: Vec<Change>, _step: &'static str) -> Result<(), StorageError> {
@@ -270,20 +334,32 @@ async fn notes_are_read_again() {
     let storage: Arc<dyn ChunkStorage> = Arc::new(Chunks::default());
     let mut notes = Notes::load(Arc::clone(&storage)).await.unwrap();
     let path = |number: u32| FolderPath(vec![format!("folder {number}")]);
-    let note = |uid: u32| crate::notes::Note { length: u64::from(uid), digest: Digest::of(&uid.to_le_bytes()) };
+    let note = |uid: u32| crate::notes::Note {
+        length: u64::from(uid),
+        digest: Digest::of(&uid.to_le_bytes()),
+    };
     for number in 0..70 {
-        let served = [1, 4095, 4096, u32::MAX].into_iter().map(|uid| (uid, note(uid.wrapping_add(number % 2)))).collect();
+        let served = [1, 4095, 4096, u32::MAX]
+            .into_iter()
+            .map(|uid| (uid, note(uid.wrapping_add(number % 2))))
+            .collect();
         notes.put(&path(number), 7, &served).await.unwrap();
     }
     assert!(!notes.root_made());
     let uids = rehome_wire::uid_set::UidSet::from_ascending([1, 2, 3, 9]);
-    notes.put_root(&[(path(3), 7, uids.clone()), (path(99), 8, uids.clone())]).await.unwrap();
+    notes
+        .put_root(&[(path(3), 7, uids.clone()), (path(99), 8, uids.clone())])
+        .await
+        .unwrap();
     let notes = Notes::load(storage).await.unwrap();
     assert!(notes.root_made());
     for number in 0..70 {
         let found = notes.number(&path(number), 7).unwrap();
         let chunk = notes.chunk(found, 0).await.unwrap();
-        assert_eq!(chunk.into_iter().collect::<Vec<_>>(), [(1, note(1 + number % 2)), (4095, note(4095 + number % 2))]);
+        assert_eq!(
+            chunk.into_iter().collect::<Vec<_>>(),
+            [(1, note(1 + number % 2)), (4095, note(4095 + number % 2))]
+        );
         assert_eq!(notes.chunk(found, u32::MAX >> CHUNK_SHIFT).await.unwrap().len(), 1);
     }
     assert_eq!(notes.root_uids(&path(3), 7).await.unwrap(), uids);

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use rehome_mailbox::{
-    Appended, Body, Capabilities, ChangeToken, ErrorScope, Folder, FolderPath, FolderStatus, Listing, Mailbox, MailboxError,
-    NewFolder, NewItem, ReadEvent, Retry, Uid, memory::MemoryMailbox,
+    Appended, Body, Capabilities, ChangeToken, ErrorScope, Folder, FolderPath, FolderStatus, Listing, Mailbox,
+    MailboxError, NewFolder, NewItem, ReadEvent, Retry, Uid, memory::MemoryMailbox,
 };
 use rehome_replicate::{
     Change, ChunkKey, ChunkKind, ChunkStorage, Exporter, ImportSettings, Importer, LinkError, OctetStream, PassError,
@@ -75,7 +75,10 @@ pub struct Chunks {
 
 impl Chunks {
     pub fn with_fuse(fuse: &Arc<Fuse>) -> Self {
-        Self { fuse: Some(Arc::clone(fuse)), ..Self::default() }
+        Self {
+            fuse: Some(Arc::clone(fuse)),
+            ..Self::default()
+        }
     }
 
     pub fn keys(&self) -> Vec<ChunkKey> {
@@ -83,8 +86,15 @@ impl Chunks {
     }
 
     fn check(&self, counted: bool) -> Result<(), StorageError> {
-        let broken = self.fuse.as_ref().is_some_and(|fuse| if counted { fuse.breaks() } else { fuse.is_broken() });
-        if broken { Err(StorageError::Failed { message: "cut".into() }) } else { Ok(()) }
+        let broken = self
+            .fuse
+            .as_ref()
+            .is_some_and(|fuse| if counted { fuse.breaks() } else { fuse.is_broken() });
+        if broken {
+            Err(StorageError::Failed { message: "cut".into() })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -98,7 +108,11 @@ impl ChunkStorage for Chunks {
     async fn chunks(&self, kind: ChunkKind, folder: u32) -> Result<Vec<u32>, StorageError> {
         self.check(false)?;
         let held = self.held.lock().unwrap();
-        Ok(held.keys().filter(|key| (key.kind, key.folder) == (kind, folder)).map(|key| key.chunk).collect())
+        Ok(held
+            .keys()
+            .filter(|key| (key.kind, key.folder) == (kind, folder))
+            .map(|key| key.chunk)
+            .collect())
     }
 
     async fn write(&self, changes: Vec<Change>, step: &'static str) -> Result<(), StorageError> {
@@ -156,7 +170,12 @@ impl DirectLink {
 }
 
 fn cut() -> LinkError {
-    LinkError::from_answer("CommunicationErrorTransientException", "cut", None)
+    LinkError {
+        id: "CommunicationErrorTransientException".into(),
+        message: "cut".into(),
+        scope: ErrorScope::Mailbox,
+        retry: Retry::After(5),
+    }
 }
 
 async fn octets_of(mut stream: OctetStream) -> Result<Vec<u8>, LinkError> {
@@ -178,8 +197,15 @@ impl SourceLink for DirectLink {
     }
 
     async fn listing(&self, folder: &FolderPath, token: Option<&[u8]>, fresh: bool) -> Result<OctetStream, LinkError> {
-        self.note(format!("listing {folder}{}{}", if token.is_some() { " since" } else { "" }, if fresh { " fresh" } else { "" }))?;
-        self.exporter.listing(folder, token).await.map_err(|error| error.link_error())
+        self.note(format!(
+            "listing {folder}{}{}",
+            if token.is_some() { " since" } else { "" },
+            if fresh { " fresh" } else { "" }
+        ))?;
+        self.exporter
+            .listing(folder, token)
+            .await
+            .map_err(|error| error.link_error())
     }
 
     async fn items(&self, folder: &FolderPath, uid_validity: u32, uids: &UidSet) -> Result<OctetStream, LinkError> {
@@ -194,7 +220,13 @@ impl SourceLink for DirectLink {
             return Ok(stream);
         }
         let octets = octets_of(stream).await?;
-        let octets = self.tamper.lock().unwrap().as_ref().map(|tamper| tamper(folder, uids, octets)).unwrap_or_default();
+        let octets = self
+            .tamper
+            .lock()
+            .unwrap()
+            .as_ref()
+            .map(|tamper| tamper(folder, uids, octets))
+            .unwrap_or_default();
         Ok(futures_util::stream::iter([Ok(Bytes::from(octets))]).boxed())
     }
 }
@@ -212,14 +244,24 @@ pub type Rewrite = Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
 impl Faulty {
     pub fn new(inner: Arc<dyn Mailbox>, fuse: &Arc<Fuse>) -> Self {
-        Self { inner, fuse: Arc::clone(fuse), commands: Mutex::default(), rewrite: Mutex::default() }
+        Self {
+            inner,
+            fuse: Arc::clone(fuse),
+            commands: Mutex::default(),
+            rewrite: Mutex::default(),
+        }
     }
 
     fn check(&self, what: &str) -> Result<(), MailboxError> {
         if !self.fuse.breaks() {
             return Ok(());
         }
-        Err(MailboxError { what: what.into(), cause: "cut".into(), scope: ErrorScope::Mailbox, retry: Retry::Now })
+        Err(MailboxError {
+            what: what.into(),
+            cause: "cut".into(),
+            scope: ErrorScope::Mailbox,
+            retry: Retry::Now,
+        })
     }
 
     fn begin(&self, what: &str) -> Result<(), MailboxError> {
@@ -294,14 +336,23 @@ impl Mailbox for Faulty {
         Ok(answers)
     }
 
-    async fn copy(&self, items: &[(FolderPath, Uid)], folder: &FolderPath, keys: &[NewItem]) -> Result<Vec<Appended>, MailboxError> {
+    async fn copy(
+        &self,
+        items: &[(FolderPath, Uid)],
+        folder: &FolderPath,
+        keys: &[NewItem],
+    ) -> Result<Vec<Appended>, MailboxError> {
         self.begin("copy")?;
         let done = self.inner.copy(items, folder, keys).await;
         self.check("copy")?;
         done
     }
 
-    async fn set_flags(&self, folder: &FolderPath, changes: &[(Uid, Flags)]) -> Result<Vec<(Uid, Vec<String>)>, MailboxError> {
+    async fn set_flags(
+        &self,
+        folder: &FolderPath,
+        changes: &[(Uid, Flags)],
+    ) -> Result<Vec<(Uid, Vec<String>)>, MailboxError> {
         self.begin("set_flags")?;
         let done = self.inner.set_flags(folder, changes).await;
         self.check("set_flags")?;
@@ -333,7 +384,13 @@ pub async fn contents(mailbox: &dyn Mailbox) -> BTreeMap<FolderPath, Vec<Item>> 
 /// What a mailbox holds, by folder and uid.
 pub async fn with_uids(mailbox: &dyn Mailbox) -> BTreeMap<FolderPath, BTreeMap<Uid, Item>> {
     let mut contents = BTreeMap::new();
-    for folder in mailbox.folders().await.unwrap().into_iter().filter(|folder| folder.selectable) {
+    for folder in mailbox
+        .folders()
+        .await
+        .unwrap()
+        .into_iter()
+        .filter(|folder| folder.selectable)
+    {
         let listing = mailbox.list(&folder.path, None).await.unwrap();
         let uids: Vec<Uid> = listing.items.iter().map(|item| item.uid).collect();
         let mut items = BTreeMap::new();
@@ -345,7 +402,10 @@ pub async fn with_uids(mailbox: &dyn Mailbox) -> BTreeMap<FolderPath, BTreeMap<U
                 ReadEvent::Octets(octets) => current.as_mut().unwrap().1.extend_from_slice(&octets),
                 ReadEvent::End => {
                     let (meta, octets) = current.take().unwrap();
-                    items.insert(meta.uid, (canonical(&octets), meta.flags.canonical_names(), meta.received));
+                    items.insert(
+                        meta.uid,
+                        (canonical(&octets), meta.flags.canonical_names(), meta.received),
+                    );
                 }
                 ReadEvent::Gone(uid) | ReadEvent::Failed { uid, .. } => panic!("uid {uid} cannot be read"),
             }
@@ -433,7 +493,10 @@ impl World {
             (target_root.folders, target_root.items, target_root.octets),
             "{context}"
         );
-        assert_eq!(source_root.items, source.values().map(|items| items.len() as u64).sum::<u64>());
+        assert_eq!(
+            source_root.items,
+            source.values().map(|items| items.len() as u64).sum::<u64>()
+        );
         let spooled = std::fs::read_dir(&self.settings.spool).map_or(0, |entries| entries.count());
         assert_eq!(spooled, 0, "{context}: spool files are left");
     }
@@ -446,22 +509,62 @@ impl World {
 /// A mailbox with many of the things that real ones hold.
 pub fn populate(source: &MemoryMailbox) {
     let inbox = FolderPath::inbox();
-    source.deliver(&inbox, "Subject: one\n\nbare line ends\n", flags(&["\\Seen", "$Forwarded"]), 1_000_000_000);
+    source.deliver(
+        &inbox,
+        "Subject: one\n\nbare line ends\n",
+        flags(&["\\Seen", "$Forwarded"]),
+        1_000_000_000,
+    );
     source.deliver(&inbox, "Subject: two\r\n\r\ntwin\r\n", flags(&[]), 1_000_000_001);
-    source.deliver(&inbox, "Subject: two\r\n\r\ntwin\r\n", flags(&["\\Flagged"]), 1_000_000_002);
+    source.deliver(
+        &inbox,
+        "Subject: two\r\n\r\ntwin\r\n",
+        flags(&["\\Flagged"]),
+        1_000_000_002,
+    );
     source.deliver(&inbox, "", flags(&["\\Deleted"]), -5);
-    source.deliver(&inbox, &b"no header, \xff\0 and a lone \r in it\r\r\n"[..], flags(&["Work", "\\Draft"]), 4_000_000_000);
+    source.deliver(
+        &inbox,
+        &b"no header, \xff\0 and a lone \r in it\r\r\n"[..],
+        flags(&["Work", "\\Draft"]),
+        4_000_000_000,
+    );
     source.deliver(&path("Sent"), "Subject: sent\r\n\r\nx\r\n", flags(&["\\Answered"]), 7);
-    source.deliver(&path("Projects/Übersicht"), "Subject: two\r\n\r\ntwin\r\n", flags(&[]), 8);
+    source.deliver(
+        &path("Projects/Übersicht"),
+        "Subject: two\r\n\r\ntwin\r\n",
+        flags(&[]),
+        8,
+    );
     for number in 0..12 {
-        source.deliver(&path("Projects/Many"), format!("Subject: {number}\n\n{number}\n"), flags(&["\\Seen"]), number);
+        source.deliver(
+            &path("Projects/Many"),
+            format!("Subject: {number}\n\n{number}\n"),
+            flags(&["\\Seen"]),
+            number,
+        );
     }
 }
 
 /// Makes folders, so that they carry special use and subscription.
 pub async fn folders(source: &MemoryMailbox) {
-    source.create_folder(&FolderPath::inbox(), &NewFolder { subscribed: true, ..NewFolder::default() }).await.unwrap();
-    let sent = NewFolder { special_use: Some(rehome_mailbox::SpecialUse::Sent), ..NewFolder::default() };
+    source
+        .create_folder(
+            &FolderPath::inbox(),
+            &NewFolder {
+                subscribed: true,
+                ..NewFolder::default()
+            },
+        )
+        .await
+        .unwrap();
+    let sent = NewFolder {
+        special_use: Some(rehome_mailbox::SpecialUse::Sent),
+        ..NewFolder::default()
+    };
     source.create_folder(&path("Sent"), &sent).await.unwrap();
-    source.create_folder(&path("Empty"), &NewFolder::default()).await.unwrap();
+    source
+        .create_folder(&path("Empty"), &NewFolder::default())
+        .await
+        .unwrap();
 }

@@ -37,8 +37,10 @@ fn tamper(times: u64, change: impl Fn(&mut Vec<Frame>) + Send + Sync + 'static) 
     }))
 }
 
-fn flip(frames: &mut Vec<Frame>) {
-    let Some(Frame::Chunk(chunk)) = frames.iter_mut().find(|frame| matches!(frame, Frame::Chunk(_))) else { return };
+fn flip(frames: &mut [Frame]) {
+    let Some(Frame::Chunk(chunk)) = frames.iter_mut().find(|frame| matches!(frame, Frame::Chunk(_))) else {
+        return;
+    };
     let mut spoilt = chunk.to_vec();
     spoilt[0] ^= 1;
     *chunk = spoilt.into();
@@ -53,7 +55,7 @@ async fn world() -> World {
 #[tokio::test]
 async fn one_flipped_octet_is_asked_for_again() {
     let world = world().await;
-    *world.link.tamper.lock().unwrap() = tamper(1, flip);
+    *world.link.tamper.lock().unwrap() = tamper(1, |frames| flip(frames));
     world.pass(PassKind::Initial).await;
     world.assert_equal("once").await;
 }
@@ -61,7 +63,7 @@ async fn one_flipped_octet_is_asked_for_again() {
 #[tokio::test]
 async fn a_digest_that_never_matches_stops_the_pass_and_nothing_of_it_is_used() {
     let world = world().await;
-    *world.link.tamper.lock().unwrap() = tamper(u64::MAX, flip);
+    *world.link.tamper.lock().unwrap() = tamper(u64::MAX, |frames| flip(frames));
     let error = world.pass_error(PassKind::Initial).await;
     assert!(matches!(error, PassError::ItemDigestMismatch { .. }));
     assert_eq!(error.error_id(), "ItemDigestMismatchException");
@@ -83,13 +85,21 @@ async fn broken_promises_end_the_pass_and_the_next_one_goes_on() {
             let item: Vec<Frame> = frames[..3].to_vec();
             frames.splice(3..3, item);
         }),
-        ("a uid that was not asked for", |frames| frames.insert(0, Frame::Gone { uid: 4_000 })),
+        ("a uid that was not asked for", |frames| {
+            frames.insert(0, Frame::Gone { uid: 4_000 })
+        }),
         ("wrong counts", |frames| {
             frames.pop();
-            frames.push(Frame::BodyEnd { items: 1, gone: 0, failed: 0 });
+            frames.push(Frame::BodyEnd {
+                items: 1,
+                gone: 0,
+                failed: 0,
+            });
         }),
         ("an answer missing", |frames| drop(frames.drain(0..3))),
-        ("a listing's frame", |frames| frames.insert(0, Frame::ListingEnd { items: 0, vanished: 0 })),
+        ("a listing's frame", |frames| {
+            frames.insert(0, Frame::ListingEnd { items: 0, vanished: 0 })
+        }),
         ("nothing at all", Vec::clear),
     ];
     for (what, change) in changes {
@@ -111,7 +121,10 @@ async fn octets_that_are_no_frames_end_the_pass() {
         answer.extend([0xff; 50]);
         answer
     }));
-    assert!(matches!(world.pass_error(PassKind::Initial).await, PassError::Protocol { .. }));
+    assert!(matches!(
+        world.pass_error(PassKind::Initial).await,
+        PassError::Protocol { .. }
+    ));
     world.link.tamper.lock().unwrap().take();
     world.pass(PassKind::Initial).await;
     world.assert_equal("mended").await;
@@ -131,23 +144,37 @@ async fn a_stream_cut_in_an_item_goes_on_with_it() {
 async fn an_item_that_always_breaks_the_stream_is_reported() {
     let world = world().await;
     *world.link.tamper.lock().unwrap() = tamper(u64::MAX, |frames| {
-        if let Some(at) = frames.iter().position(|frame| matches!(frame, Frame::Item(item) if item.uid == 3)) {
+        if let Some(at) = frames
+            .iter()
+            .position(|frame| matches!(frame, Frame::Item(item) if item.uid == 3))
+        {
             frames.truncate(at + 2);
         }
     });
     let outcome = world.pass(PassKind::Initial).await;
     assert_eq!((outcome.items_appended, outcome.items_skipped), (18, 1));
     let report = world.importer().report().await.unwrap();
-    assert_eq!((report.items[0].uid, report.items[0].kind, report.items[0].side), (3, ReportKind::Skipped, Side::Source));
+    assert_eq!(
+        (report.items[0].uid, report.items[0].kind, report.items[0].side),
+        (3, ReportKind::Skipped, Side::Source)
+    );
     // The source is mended: the item comes although no number changed.
     world.link.tamper.lock().unwrap().take();
     world.pass(PassKind::Incremental).await;
     world.assert_equal("mended").await;
 }
 
-fn answer_second(with: impl Fn(u32) -> Frame + Send + Sync + 'static, end: (u64, u64, u64)) -> impl Fn(&mut Vec<Frame>) {
+fn answer_second(
+    with: impl Fn(u32) -> Frame + Send + Sync + 'static,
+    end: (u64, u64, u64),
+) -> impl Fn(&mut Vec<Frame>) {
     move |frames| {
-        let Some(at) = frames.iter().position(|frame| matches!(frame, Frame::Item(item) if item.uid == 2)) else { return };
+        let Some(at) = frames
+            .iter()
+            .position(|frame| matches!(frame, Frame::Item(item) if item.uid == 2))
+        else {
+            return;
+        };
         frames.splice(at..at + 3, [with(2)]);
         frames.pop();
         let (items, gone, failed) = if frames.len() == 1 { (0, end.1, end.2) } else { end };
@@ -158,7 +185,13 @@ fn answer_second(with: impl Fn(u32) -> Frame + Send + Sync + 'static, end: (u64,
 #[tokio::test]
 async fn an_item_that_the_source_cannot_read_is_reported() {
     let world = world().await;
-    let failed = |uid| Frame::Failed(ItemFailure { uid, class: FailureClass::Item, text: "input/output error".into() });
+    let failed = |uid| {
+        Frame::Failed(ItemFailure {
+            uid,
+            class: FailureClass::Item,
+            text: "input/output error".into(),
+        })
+    };
     *world.link.tamper.lock().unwrap() = tamper(u64::MAX, answer_second(failed, (4, 0, 1)));
     let outcome = world.pass(PassKind::Initial).await;
     assert_eq!((outcome.items_appended, outcome.items_skipped), (18, 1));
@@ -169,10 +202,19 @@ async fn an_item_that_the_source_cannot_read_is_reported() {
     world.link.tamper.lock().unwrap().take();
     world.pass(PassKind::Incremental).await;
     world.assert_equal("mended").await;
-    let wider = |uid| Frame::Failed(ItemFailure { uid, class: FailureClass::Mailbox, text: "closed".into() });
+    let wider = |uid| {
+        Frame::Failed(ItemFailure {
+            uid,
+            class: FailureClass::Mailbox,
+            text: "closed".into(),
+        })
+    };
     let world = self::world().await;
     *world.link.tamper.lock().unwrap() = tamper(u64::MAX, answer_second(wider, (4, 0, 1)));
-    assert_eq!(world.pass_error(PassKind::Initial).await.error_id(), "MailboxPlatformException");
+    assert_eq!(
+        world.pass_error(PassKind::Initial).await.error_id(),
+        "MailboxPlatformException"
+    );
 }
 
 #[tokio::test]
@@ -187,7 +229,11 @@ async fn gone_is_believed_only_if_the_next_listing_agrees() {
     *world.link.tamper.lock().unwrap() = tamper(u64::MAX, answer_second(|uid| Frame::Gone { uid }, (4, 1, 0)));
     let outcome = world.pass(PassKind::Initial).await;
     assert_eq!(outcome.items_skipped, 1);
-    assert!(world.importer().report().await.unwrap().items[0].reason.contains("gone"));
+    assert!(
+        world.importer().report().await.unwrap().items[0]
+            .reason
+            .contains("gone")
+    );
     // Said rightly: nothing to report.
     let world = self::world().await;
     let source = world.source.clone();
@@ -216,7 +262,12 @@ static INBOX: std::sync::LazyLock<FolderPath> = std::sync::LazyLock::new(FolderP
 async fn a_root_over_other_octets_differs() {
     let world = world().await;
     *world.link.tamper.lock().unwrap() = tamper(u64::MAX, |frames| {
-        let Some(at) = frames.iter().position(|frame| matches!(frame, Frame::Item(item) if item.uid == 2)) else { return };
+        let Some(at) = frames
+            .iter()
+            .position(|frame| matches!(frame, Frame::Item(item) if item.uid == 2))
+        else {
+            return;
+        };
         let forged = b"forged on the way";
         frames[at + 1] = Frame::Chunk(forged[..].into());
         frames[at + 2] = Frame::Trailer(rehome_wire::frames::ItemTrailer {

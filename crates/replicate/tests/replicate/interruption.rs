@@ -11,8 +11,14 @@ async fn change(world: &World) {
     source.deliver(&FolderPath::inbox(), "Subject: late\n\n", flags(&["\\Seen"]), 70);
     source.deliver(&FolderPath::inbox(), "Subject: late\n\n", flags(&[]), 70);
     source.remove(&FolderPath::inbox(), &[2]).await.unwrap();
-    source.set_flags(&FolderPath::inbox(), &[(1, flags(&["Later"]))]).await.unwrap();
-    source.rename_folder(&path("Projects/Many"), &path("Moved")).await.unwrap();
+    source
+        .set_flags(&FolderPath::inbox(), &[(1, flags(&["Later"]))])
+        .await
+        .unwrap();
+    source
+        .rename_folder(&path("Projects/Many"), &path("Moved"))
+        .await
+        .unwrap();
     source.renumber(&path("Sent"), 555);
     source.deliver(&path("Sent"), "Subject: after the reset\r\n\r\n", flags(&[]), 71);
     source.remove(&path("Sent"), &[1]).await.unwrap();
@@ -43,9 +49,22 @@ async fn scenario(world: &World, cut_initial: Option<u64>, cut_second: Option<u6
             world.importer().pass(kind).await.expect_err(&context);
             world.fuse.disarm();
             // Mail goes on arriving and leaving meanwhile.
-            world.source.deliver(&FolderPath::inbox(), format!("Subject: {context}\n\n"), flags(&[]), 9);
-            let first = world.source.list(&path("Projects/Übersicht"), None).await.unwrap().items.first().map(|item| item.uid);
-            world.source.remove(&path("Projects/Übersicht"), &first.into_iter().collect::<Vec<_>>()).await.unwrap();
+            world
+                .source
+                .deliver(&FolderPath::inbox(), format!("Subject: {context}\n\n"), flags(&[]), 9);
+            let first = world
+                .source
+                .list(&path("Projects/Übersicht"), None)
+                .await
+                .unwrap()
+                .items
+                .first()
+                .map(|item| item.uid);
+            world
+                .source
+                .remove(&path("Projects/Übersicht"), &first.into_iter().collect::<Vec<_>>())
+                .await
+                .unwrap();
         }
         resume(world, kind, &context).await;
         world.assert_equal(&context).await;
@@ -80,20 +99,39 @@ async fn every_cut(make: impl AsyncFn() -> World, at_least: u64) {
 }
 
 fn with_powers(append_once: bool, given_uids: bool, copy: bool) -> MemoryMailbox {
-    let capabilities = Capabilities { append_once, given_uids, copy, keywords: true, append_batch: 2, ..Capabilities::default() };
+    let capabilities = Capabilities {
+        append_once,
+        given_uids,
+        copy,
+        keywords: true,
+        append_batch: 2,
+        ..Capabilities::default()
+    };
     MemoryMailbox::with_capabilities(capabilities)
 }
 
 #[tokio::test]
 async fn memory_with_every_power() {
-    every_cut(async || World::new(MemoryMailbox::new(), Arc::new(with_powers(true, true, true))), 40).await;
+    every_cut(
+        async || World::new(MemoryMailbox::new(), Arc::new(with_powers(true, true, true))),
+        40,
+    )
+    .await;
 }
 
 /// Without append-once only the window tells what an interrupted append brought.
 #[tokio::test]
 async fn memory_without_append_once() {
-    every_cut(async || World::new(MemoryMailbox::new(), Arc::new(with_powers(false, false, false))), 40).await;
-    every_cut(async || World::new(MemoryMailbox::new(), Arc::new(with_powers(false, false, true))), 40).await;
+    every_cut(
+        async || World::new(MemoryMailbox::new(), Arc::new(with_powers(false, false, false))),
+        40,
+    )
+    .await;
+    every_cut(
+        async || World::new(MemoryMailbox::new(), Arc::new(with_powers(false, false, true))),
+        40,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -124,7 +162,10 @@ async fn every_request_cut() {
         let world = World::memory();
         populate(&world.source);
         world.link.fuse.arm(cut);
-        assert_eq!(world.pass_error(PassKind::Initial).await.error_id(), "CommunicationErrorTransientException");
+        assert_eq!(
+            world.pass_error(PassKind::Initial).await.error_id(),
+            "CommunicationErrorTransientException"
+        );
         world.link.fuse.disarm();
         world.pass(PassKind::Initial).await;
         world.assert_equal(&format!("request {cut}")).await;

@@ -1,5 +1,7 @@
 //! Two mailboxes in one process, moved through exporter, link and importer.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are no tests to clippy.
+
 mod common;
 mod hostile;
 mod interruption;

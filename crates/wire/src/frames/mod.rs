@@ -10,7 +10,6 @@
 mod body;
 mod codec;
 mod listing;
-mod request;
 mod scanner;
 
 use bytes::Bytes;
@@ -22,10 +21,9 @@ use crate::uid_set::UidSet;
 pub use body::{BodyEvent, BodyStreamCheck, BodyStreamError};
 pub use codec::{FrameDecoder, FrameError, encode};
 pub use listing::{ListingCheck, ListingError, ListingEvent};
-pub use request::{
-    BodyRequestError, MAX_BODY_REQUEST_ITEMS, MAX_BODY_REQUEST_OCTETS, decode_body_request, encode_body_request,
-};
 
+/// Most items that one request for bodies names.
+pub const MAX_BODY_REQUEST_ITEMS: usize = 1_000;
 /// Largest frame, in octets.
 pub const MAX_FRAME: usize = 128 * 1024;
 /// Largest content of a chunk frame, in octets.

@@ -221,48 +221,6 @@ fn the_encoder_keeps_the_limits_itself() {
 }
 
 #[test]
-fn body_requests() {
-    let uids = UidSet::from_ascending([1, 2, 9]);
-    let octets = encode_body_request(&uids);
-    assert_eq!(octets, [0x81, 0x82, 0x82, 1, 2, 0x82, 9, 9]);
-    assert_eq!(decode_body_request(&octets).unwrap(), uids);
-    let longer = [0x82, 0x81, 0x82, 1, 2, 0xf6];
-    assert_eq!(decode_body_request(&longer).unwrap().len(), 2);
-
-    let widest = UidSet::from_ascending((0..1000).map(|n| u32::MAX - 2 * n).rev());
-    assert!(decode_body_request(&encode_body_request(&widest)).is_ok());
-    let full = UidSet::from_ascending(1..=1000);
-    assert!(decode_body_request(&encode_body_request(&full)).is_ok());
-    let over = UidSet::from_ascending(1..=1001);
-    let rows: [&[u8]; 6] = [
-        b"",
-        &[0x80],
-        &[0x81, 0x80],
-        &[0x81, 0x81, 0x82, 1, 2, 0],
-        &encode_body_request(&over),
-        &vec![0x81; MAX_BODY_REQUEST_OCTETS + 1],
-    ];
-    for octets in rows {
-        assert!(decode_body_request(octets).is_err(), "{octets:x?}");
-    }
-}
-
-/// Feeds all frames and the end of the stream; the events, or the first error.
-fn check_bodies(asked: &[u32], frames: Vec<Frame>) -> Result<Vec<BodyEvent>, BodyStreamError> {
-    let mut check = BodyStreamCheck::new(UidSet::from_ascending(asked.iter().copied()));
-    let mut events = Vec::new();
-    for frame in frames {
-        events.push(check.accept(frame)?);
-    }
-    check.finish()?;
-    Ok(events)
-}
-
-fn body_end(items: u64, gone: u64, failed: u64) -> Frame {
-    Frame::BodyEnd { items, gone, failed }
-}
-
-#[test]
 fn a_good_body_stream() {
     let failure = ItemFailure {
         uid: 4,

@@ -1,0 +1,8 @@
+//! Every cmdlet over a real store in a temporary folder; the partner is played.
+
+mod declarations;
+mod isolation;
+mod migration;
+mod partners;
+mod recipients;
+mod world;
