@@ -255,7 +255,7 @@ fn percentage(m: &Move) -> u64 {
         UserStatus::Syncing | UserStatus::Failed | UserStatus::Stopped | UserStatus::Removing => {
             let f = &m.figures;
             let (done, all) = if f.bytes_total > 0 { (f.bytes_synced, f.bytes_total) } else { (f.items_synced, f.items_total) };
-            if all == 0 { 10 } else { 20 + done.min(all).saturating_mul(75) / all }
+            done.min(all).saturating_mul(75).checked_div(all).map_or(10, |part| 20 + part)
         }
     }
 }

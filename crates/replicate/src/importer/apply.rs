@@ -12,7 +12,7 @@ use crate::{
     report::{ReportItem, ReportKind},
 };
 use rehome_mailbox::{Appended, ErrorScope, FolderPath, ItemKey, MailboxError, NewItem};
-use rehome_wire::{digest::Digest, flags::Flags};
+use rehome_wire::{digest::Digest, flags::Flags, uid_set::UidSet};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// An item of an earlier validity of the folder, on the target, that waits to be paired.
@@ -451,26 +451,7 @@ impl Work<'_> {
                 mended: false,
             });
         };
-        let mut waiting: HashMap<Digest, VecDeque<Waiting>> = HashMap::new();
-        for earlier in self.retired_beside(number)? {
-            let map = self.ledger.map(earlier).await?;
-            for chunk in self.ledger.record_chunks(earlier).await? {
-                let records = self.ledger.records(earlier, chunk).await?;
-                // What the target altered is sent again, and looked at again.
-                for record in records
-                    .into_iter()
-                    .filter(|record| record.read_back != ReadBack::Altered)
-                {
-                    if let Some(target_uid) = map.get(record.uid) {
-                        waiting.entry(record.digest).or_default().push_back(Waiting {
-                            number: earlier,
-                            target_uid,
-                            record,
-                        });
-                    }
-                }
-            }
-        }
+        let waiting = self.waiting_items(number).await?;
         Ok(FolderWork {
             number,
             source_path: entry.source_path,
@@ -482,6 +463,37 @@ impl Work<'_> {
             map: self.ledger.map(number).await?,
             waiting,
         })
+    }
+
+    /// Items of earlier validities that wait to be paired: those that the target still holds, unaltered.
+    async fn waiting_items(&self, number: u32) -> Result<HashMap<Digest, VecDeque<Waiting>>, PassError> {
+        let mut waiting: HashMap<Digest, VecDeque<Waiting>> = HashMap::new();
+        let earlier = self.retired_beside(number)?;
+        if earlier.is_empty() {
+            return Ok(waiting);
+        }
+        self.guard()?;
+        // A removal that was interrupted may have taken items that the ledger still has.
+        let path = &self.ledger.folder(number)?.target_path;
+        let listing = self.target.list(path, None).await.map_err(PassError::Target)?;
+        let held = UidSet::from_ascending(listing.items.iter().map(|item| item.uid));
+        for earlier in earlier {
+            let map = self.ledger.map(earlier).await?;
+            for chunk in self.ledger.record_chunks(earlier).await? {
+                for record in self.ledger.records(earlier, chunk).await? {
+                    let target_uid = map.get(record.uid).filter(|uid| held.contains(*uid));
+                    if let Some(target_uid) = target_uid.filter(|_| record.read_back != ReadBack::Altered) {
+                        let item = Waiting {
+                            number: earlier,
+                            target_uid,
+                            record,
+                        };
+                        waiting.entry(item.record.digest).or_default().push_back(item);
+                    }
+                }
+            }
+        }
+        Ok(waiting)
     }
 
     /// Earlier validities of a folder, whose items lie in the same target folder; oldest first.

@@ -762,7 +762,9 @@ enum Event {
         folder: u8,
     },
     Pass,
-    CutPass { step: u64 },
+    CutPass {
+        step: u64,
+    },
 }
 
 fn folder(number: u8) -> FolderPath {
