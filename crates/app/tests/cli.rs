@@ -1,5 +1,7 @@
 //! The binary from outside: exit codes, where output goes, and the operator's commands. No server is started here.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
 use serde_json::Value as Json;
 use std::{
     fs,

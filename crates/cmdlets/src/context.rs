@@ -46,12 +46,18 @@ pub struct Output {
 impl Output {
     /// One object without warnings.
     pub(crate) fn one(object: Object) -> Self {
-        Self { objects: vec![object], warnings: Vec::new() }
+        Self {
+            objects: vec![object],
+            warnings: Vec::new(),
+        }
     }
 
     /// Several objects without warnings.
     pub(crate) fn many(objects: impl IntoIterator<Item = Object>) -> Self {
-        Self { objects: objects.into_iter().collect(), warnings: Vec::new() }
+        Self {
+            objects: objects.into_iter().collect(),
+            warnings: Vec::new(),
+        }
     }
 
     /// Nothing.
@@ -94,7 +100,12 @@ impl Call<'_> {
     }
 
     /// As [`Self::save`], with facts about the change that the parameters do not tell.
-    pub(crate) async fn save_with(&self, mut tx: Tx, object: &str, facts: serde_json::Value) -> Result<(), CommandError> {
+    pub(crate) async fn save_with(
+        &self,
+        mut tx: Tx,
+        object: &str,
+        facts: serde_json::Value,
+    ) -> Result<(), CommandError> {
         let mut entry = self.audit_entry(object, "ok");
         if let (Some(parameters), serde_json::Value::Object(facts)) = (entry.parameters.as_object_mut(), facts) {
             parameters.extend(facts);
@@ -126,7 +137,11 @@ impl Call<'_> {
             tx.commit("cmdlets.refused").await
         };
         if let Err(failed) = written.await {
-            tracing::error!(error = error_chain(&failed), action = self.name, "a refused change is not in the audit log");
+            tracing::error!(
+                error = error_chain(&failed),
+                action = self.name,
+                "a refused change is not in the audit log"
+            );
         }
     }
 }

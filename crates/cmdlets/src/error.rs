@@ -112,14 +112,26 @@ pub struct CommandError {
 
 impl CommandError {
     /// An error of this id.
-    pub(crate) fn new(id: ErrorId, target: impl Into<String>, message: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { id, category: Category::of(id), target: target.into(), message: message.into(), advice: advice.into() }
+    pub(crate) fn new(
+        id: ErrorId,
+        target: impl Into<String>,
+        message: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self {
+            id,
+            category: Category::of(id),
+            target: target.into(),
+            message: message.into(),
+            advice: advice.into(),
+        }
     }
 
     /// The object does not exist in the organisation.
     pub(crate) fn not_found(identity: &str, organisation: &str, advice: impl Into<String>) -> Self {
-        let message =
-            format!("The operation couldn't be performed because object '{identity}' couldn't be found on '{organisation}'.");
+        let message = format!(
+            "The operation couldn't be performed because object '{identity}' couldn't be found on '{organisation}'."
+        );
         Self::new(ErrorId::ManagementObjectNotFound, identity, message, advice)
     }
 
@@ -187,7 +199,12 @@ impl From<StoreError> for CommandError {
 impl From<BindError> for CommandError {
     fn from(error: BindError) -> Self {
         let target = error.parameter().unwrap_or_default().to_owned();
-        Self::new(ErrorId::ParameterBinding, target, error.to_string(), "rehome help CMDLET shows the parameters.")
+        Self::new(
+            ErrorId::ParameterBinding,
+            target,
+            error.to_string(),
+            "rehome help CMDLET shows the parameters.",
+        )
     }
 }
 
@@ -200,7 +217,10 @@ impl From<NamingError> for CommandError {
         };
         let text = error.to_string();
         let mut letters = text.chars();
-        let message = letters.next().map(|c| c.to_uppercase().chain(letters).collect::<String>()).unwrap_or_default();
+        let message = letters
+            .next()
+            .map(|c| c.to_uppercase().chain(letters).collect::<String>())
+            .unwrap_or_default();
         Self::parameter(target, format!("{message}."), "")
     }
 }

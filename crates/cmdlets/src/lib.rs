@@ -62,12 +62,17 @@ pub fn registry() -> &'static [Cmdlet] {
 /// The declarations that exist for a caller.
 #[must_use]
 pub fn visible(caller: &AdminCaller) -> Vec<Declaration> {
-    registry().iter().filter_map(|c| roles::visible_to(caller, &c.declaration)).collect()
+    registry()
+        .iter()
+        .filter_map(|c| roles::visible_to(caller, &c.declaration))
+        .collect()
 }
 
 /// The cmdlet of this name, with its declaration as the caller sees it.
 fn found(caller: &AdminCaller, name: &str) -> Result<(&'static Cmdlet, Declaration), CommandError> {
-    let cmdlet = registry().iter().find(|c| c.declaration.name().eq_ignore_ascii_case(name));
+    let cmdlet = registry()
+        .iter()
+        .find(|c| c.declaration.name().eq_ignore_ascii_case(name));
     cmdlet.and_then(|c| Some((c, roles::visible_to(caller, &c.declaration)?))).ok_or_else(|| {
         let shown: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
         CommandError::new(
@@ -106,7 +111,11 @@ pub async fn invoke(ctx: &Context, name: &str, parameters: Parameters) -> Result
         return Err(rehome_command::BindError::UnknownParameter(unknown.to_owned()).into());
     }
     let name = declaration.name();
-    let call = Call { ctx, name: &name, parameters: &parameters };
+    let call = Call {
+        ctx,
+        name: &name,
+        parameters: &parameters,
+    };
     let result = (cmdlet.handler)(&call).await;
     match (&result, declaration.effect) {
         (Err(error), Effect::Change | Effect::Destroy) => {

@@ -35,19 +35,30 @@ impl Wanted {
 }
 
 /// The recipient that `identity` names among those wanted.
-pub(crate) async fn recipient(call: &Call<'_>, tx: &mut Tx, identity: &str, wanted: Wanted) -> Result<Recipient, CommandError> {
+pub(crate) async fn recipient(
+    call: &Call<'_>,
+    tx: &mut Tx,
+    identity: &str,
+    wanted: Wanted,
+) -> Result<Recipient, CommandError> {
     let found = tx.recipient_find(call.tenant(), identity).await?;
     let other = found.first().map(Recipient::recipient_type);
     let mut fitting: Vec<Recipient> = found.into_iter().filter(|r| wanted.fits(r)).collect();
     match (fitting.pop(), fitting.is_empty()) {
         (Some(one), true) => Ok(one),
         (Some(one), false) => {
-            let names: Vec<String> =
-                fitting.iter().chain(std::iter::once(&one)).map(|r| format!("'{}' ({})", r.name, r.id)).collect();
+            let names: Vec<String> = fitting
+                .iter()
+                .chain(std::iter::once(&one))
+                .map(|r| format!("'{}' ({})", r.name, r.id))
+                .collect();
             Err(CommandError::new(
                 ErrorId::ManagementObjectAmbiguous,
                 identity,
-                format!("The identity '{identity}' matches multiple entries: {}.", names.join(", ")),
+                format!(
+                    "The identity '{identity}' matches multiple entries: {}.",
+                    names.join(", ")
+                ),
                 "Give the Guid or the address of the one that is meant.",
             ))
         }
@@ -86,13 +97,20 @@ impl ResultSize {
             return None;
         }
         list.truncate(most);
-        Some(format!("There are more results than the {most} shown. Use -ResultSize Unlimited to see all."))
+        Some(format!(
+            "There are more results than the {most} shown. Use -ResultSize Unlimited to see all."
+        ))
     }
 }
 
 /// The tenant's accepted domains, the default first.
 pub(crate) async fn accepted_domains(call: &Call<'_>, tx: &mut Tx) -> Result<Vec<DomainName>, CommandError> {
-    Ok(tx.accepted_domain_list(call.tenant()).await?.into_iter().map(|d| d.name).collect())
+    Ok(tx
+        .accepted_domain_list(call.tenant())
+        .await?
+        .into_iter()
+        .map(|d| d.name)
+        .collect())
 }
 
 /// Refuses addresses outside the accepted domains.
@@ -109,7 +127,10 @@ pub(crate) fn check_accepted<'a>(
                 "You can't use the domain because it's not an accepted domain for your organization. ({} in {address})",
                 address.domain()
             ),
-            format!("Use one of: {}. The operator adds domains with rehome tenant domain add.", text_list(domains)),
+            format!(
+                "Use one of: {}. The operator adds domains with rehome tenant domain add.",
+                text_list(domains)
+            ),
         )),
     }
 }
@@ -125,19 +146,28 @@ pub(crate) fn smtp_address(parameters: &Parameters, name: &str) -> Result<Option
 
 pub(crate) fn parse_smtp(name: &str, text: &str) -> Result<SmtpAddress, CommandError> {
     let bare = text.trim();
-    let bare = bare.get(..5).filter(|p| p.eq_ignore_ascii_case("smtp:")).map_or(bare, |_| &bare[5..]);
-    bare.parse().map_err(|e| CommandError::parameter(name, format!("Cannot bind parameter '{name}': {e}."), ""))
+    let bare = bare
+        .get(..5)
+        .filter(|p| p.eq_ignore_ascii_case("smtp:"))
+        .map_or(bare, |_| &bare[5..]);
+    bare.parse()
+        .map_err(|e| CommandError::parameter(name, format!("Cannot bind parameter '{name}': {e}."), ""))
 }
 
 pub(crate) fn parse_proxies(name: &str, texts: &[String]) -> Result<Vec<ProxyAddress>, CommandError> {
     let parse = |t: &String| {
-        t.parse().map_err(|e| CommandError::parameter(name, format!("Cannot bind parameter '{name}': {e}."), ""))
+        t.parse()
+            .map_err(|e| CommandError::parameter(name, format!("Cannot bind parameter '{name}': {e}."), ""))
     };
     texts.iter().map(parse).collect()
 }
 
 /// Names every address of `recipient` that another recipient has, and every x500 address that is another's LegacyExchangeDN.
-pub(crate) async fn check_addresses_free(call: &Call<'_>, tx: &mut Tx, recipient: &Recipient) -> Result<(), CommandError> {
+pub(crate) async fn check_addresses_free(
+    call: &Call<'_>,
+    tx: &mut Tx,
+    recipient: &Recipient,
+) -> Result<(), CommandError> {
     let mut taken = Vec::new();
     for address in &recipient.email_addresses {
         let holder = match address {
@@ -145,12 +175,17 @@ pub(crate) async fn check_addresses_free(call: &Call<'_>, tx: &mut Tx, recipient
                 let holders = tx.recipients_by_legacy_exchange_dn(call.tenant(), dn).await?;
                 holders.into_iter().find(|h| h.id != recipient.id)
             }
-            ProxyAddress::Primary(_) | ProxyAddress::Smtp(_) | ProxyAddress::X400(_) => {
-                tx.recipient_by_proxy(call.tenant(), &address.key()).await?.filter(|h| h.id != recipient.id)
-            }
+            ProxyAddress::Primary(_) | ProxyAddress::Smtp(_) | ProxyAddress::X400(_) => tx
+                .recipient_by_proxy(call.tenant(), &address.key())
+                .await?
+                .filter(|h| h.id != recipient.id),
         };
         if let Some(holder) = holder {
-            taken.push(format!("{address} is already used by '{}' ({})", holder.name, holder.recipient_type()));
+            taken.push(format!(
+                "{address} is already used by '{}' ({})",
+                holder.name,
+                holder.recipient_type()
+            ));
         }
     }
     if taken.is_empty() {
@@ -165,19 +200,28 @@ pub(crate) async fn check_addresses_free(call: &Call<'_>, tx: &mut Tx, recipient
 }
 
 /// Refuses a change while a cutover holds the recipient on either side.
-pub(crate) async fn check_not_in_cutover(call: &Call<'_>, tx: &mut Tx, recipient: &Recipient) -> Result<(), CommandError> {
+pub(crate) async fn check_not_in_cutover(
+    call: &Call<'_>,
+    tx: &mut Tx,
+    recipient: &Recipient,
+) -> Result<(), CommandError> {
     let held = match recipient.mailbox().map(|m| m.state) {
         Some(MailboxState::InCutover(_) | MailboxState::NotYetShown) => true,
         Some(MailboxState::Open) => false,
         None => {
             let moves = tx.move_list(call.tenant(), None).await?;
-            moves.iter().any(|m| m.recipient == Some(recipient.id) && m.status == UserStatus::Completing)
+            moves
+                .iter()
+                .any(|m| m.recipient == Some(recipient.id) && m.status == UserStatus::Completing)
         }
     };
     if held {
         return Err(CommandError::invalid_operation(
             &recipient.name,
-            format!("'{}' is being completed by a migration just now and cannot be changed.", recipient.name),
+            format!(
+                "'{}' is being completed by a migration just now and cannot be changed.",
+                recipient.name
+            ),
             "Wait until Get-MigrationUser (in the target) or Get-OutboundMigration (in the source) shows the end.",
         ));
     }

@@ -37,7 +37,9 @@ pub(crate) const ROLE_GROUPS: &[(&str, &[&str])] = &[(
 
 /// Whether one of the caller's role groups has the role.
 pub(crate) fn has_role(caller: &AdminCaller, role: &str) -> bool {
-    ROLE_GROUPS.iter().any(|(group, roles)| caller.is_member_of(group) && roles.contains(&role))
+    ROLE_GROUPS
+        .iter()
+        .any(|(group, roles)| caller.is_member_of(group) && roles.contains(&role))
 }
 
 /// The declaration as it exists for the caller: without the parameters that his roles do not allow; none when they do not
@@ -47,6 +49,8 @@ pub(crate) fn visible_to(caller: &AdminCaller, declaration: &Declaration) -> Opt
         return None;
     }
     let mut visible = declaration.clone();
-    visible.parameters.retain(|p| p.roles.is_empty() || p.roles.iter().any(|r| has_role(caller, r)));
+    visible
+        .parameters
+        .retain(|p| p.roles.is_empty() || p.roles.iter().any(|r| has_role(caller, r)));
     Some(visible)
 }

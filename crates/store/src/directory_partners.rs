@@ -206,29 +206,6 @@ impl Tx {
             .transpose()
     }
 
-    /// The relationship whose DomainNames holds the partner's tenant GUID; there is at most one.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn relationship_by_partner(
-        &mut self,
-        tenant: TenantId,
-        partner: TenantId,
-    ) -> Result<Option<OrganizationRelationship>, StoreError> {
-        sqlx::query(
-            "SELECT r.tenant, r.id, r.body FROM relationships r JOIN relationship_domains d \
-             ON d.tenant = r.tenant AND d.relationship = r.id WHERE d.tenant = $1 AND d.domain_key = $2",
-        )
-        .bind(tenant.to_string())
-        .bind(partner.to_string())
-        .fetch_optional(self.on())
-        .await
-        .map_err(StoreError::while_doing("reading an organization relationship"))?
-        .as_ref()
-        .map(relationship_from)
-        .transpose()
-    }
-
     /// The tenant's relationships by name.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use crate::{StoreError, Tx};
 use jiff::Timestamp;
 use rehome_domain::{
-    address::{DomainName, ProxyAddress, SmtpAddress},
+    address::{ProxyAddress, SmtpAddress},
     id::{ExchangeGuid, MoveId, RecipientId, TenantId},
     recipient::{Group, GroupType, MailUser, Mailbox, MailboxState, Recipient, RecipientKind},
 };
@@ -547,22 +547,6 @@ impl Tx {
             .await
             .map_err(StoreError::while_doing("listing the places of mailboxes"))?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-
-    /// The first of the tenant's recipients, by name, that has an address in `domain`; for refusing to remove the domain.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn recipient_in_domain(
-        &mut self,
-        tenant: TenantId,
-        domain: &DomainName,
-    ) -> Result<Option<Recipient>, StoreError> {
-        let sql = format!(
-            "{SELECT} JOIN proxy_addresses p ON p.tenant = r.tenant AND p.recipient = r.id \
-             WHERE r.tenant = $1 AND p.address_key LIKE 'smtp:%@' || $2 ORDER BY r.name_key LIMIT 1"
-        );
-        self.recipient_one(&sql, tenant, domain.as_str()).await
     }
 
     async fn recipient_one(

@@ -292,7 +292,7 @@ async fn relationships_and_endpoints() {
     };
     tx.relationship_insert(CONTOSO, &relationship).await.unwrap();
     assert_eq!(
-        tx.relationship_by_partner(CONTOSO, FABRIKAM).await.unwrap(),
+        tx.relationship_get(CONTOSO, relationship.id).await.unwrap(),
         Some(relationship.clone())
     );
     relationship.domain_names.pop();

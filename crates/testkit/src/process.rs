@@ -37,6 +37,7 @@ pub struct Server {
     name: String,
     process: Child,
     log: PathBuf,
+    noise: String,
 }
 
 impl Server {
@@ -54,7 +55,14 @@ impl Server {
             .stderr(file)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
-        Self { name: name.to_owned(), process, log: log.to_owned() }
+        Self { name: name.to_owned(), process, log: log.to_owned(), noise: String::new() }
+    }
+
+    /// Leaves lines with this text out where the log is shown.
+    #[must_use]
+    pub fn without_lines(mut self, noise: &str) -> Self {
+        noise.clone_into(&mut self.noise);
+        self
     }
 
     /// Waits until something listens at `address`.
@@ -64,7 +72,7 @@ impl Server {
     pub fn listens(&mut self, address: SocketAddr) {
         wait::until(&format!("{} listens on {address}", self.name), PATIENCE, || {
             if let Some(status) = self.process.try_wait().expect("a process can be asked") {
-                panic!("{} ended with {status}:\n{}", self.name, last_lines(&self.log));
+                panic!("{} ended with {status}:\n{}", self.name, last_lines(&self.log, &self.noise));
             }
             TcpStream::connect_timeout(&address, Duration::from_secs(1)).map(drop).map_err(|error| error.to_string())
         });
@@ -121,7 +129,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("-- last lines of {}'s log\n{}", self.name, last_lines(&self.log));
+            eprintln!("-- last lines of {}'s log\n{}", self.name, last_lines(&self.log, &self.noise));
         }
     }
 }
@@ -130,11 +138,11 @@ fn appended(log: &Path) -> File {
     OpenOptions::new().append(true).create(true).open(log).expect("a log can be opened")
 }
 
-/// The end of a log.
+/// The end of a log, without lines that hold `noise`, if that is not empty.
 #[must_use]
-pub fn last_lines(log: &Path) -> String {
+pub fn last_lines(log: &Path, noise: &str) -> String {
     let text = std::fs::read(log).map(|octets| String::from_utf8_lossy(&octets).into_owned()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = text.lines().filter(|line| noise.is_empty() || !line.contains(noise)).collect();
     lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
 }
 
@@ -147,7 +155,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let mut server = Server::start("sleep", Command::new("sh").args(["-c", "echo begun; exec sleep 600"]), &log);
-        wait::until_true("the first line", PATIENCE, || last_lines(&log).contains("begun"));
+        wait::until_true("the first line", PATIENCE, || last_lines(&log, "").contains("begun"));
         assert!(server.is_running());
         assert!(!server.stop().success());
         assert!(!server.is_running());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Between two looks.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Looks again and again until `look` finds something, and returns it.
 ///

@@ -47,6 +47,8 @@ pub struct Settings {
 
 /// One `rehome serve` with all that belongs to it. Killed on drop.
 pub struct Deployment {
+    // First, so that it is dropped while its log is still there.
+    server: Option<Server>,
     name: String,
     folder: tempfile::TempDir,
     /// HTTPS port.
@@ -55,7 +57,6 @@ pub struct Deployment {
     pub smtp_port: u16,
     /// What its configuration says; takes effect at the next [`Deployment::configure`] and start.
     pub settings: Settings,
-    server: Option<Server>,
 }
 
 impl Deployment {
@@ -191,7 +192,7 @@ smtp_listen = "127.0.0.1:{smtp}"
         let mut command = Command::new(binary());
         command.arg("serve").arg("--config").arg(self.path("config.toml")).current_dir(self.folder.path());
         command.envs(environment.iter().copied());
-        let mut server = Server::start(&self.name, &mut command, &self.path("log"));
+        let mut server = Server::start(&self.name, &mut command, &self.path("log")).without_lines("answered status=200");
         for port in [self.port, self.smtp_port] {
             server.listens(SocketAddr::from(([127, 0, 0, 1], port)));
         }

@@ -31,8 +31,9 @@ fn stale_prepare_after_a_lapsed_lease_and_a_promise_that_stays() {
     let mut pair =
         Pair::ready(&Plan { mailboxes: &names, between: "interceptor", source_cutover: &["lease_minutes = 1"], ..Plan::default() });
     synced(&pair, "wave-1", &names);
-    let (lapses, gate, kept) = (guid(&pair, "lapses"), Gate::closed(), Gate::closed());
-    let (held, promised) = (gate.clone(), kept.clone());
+    let lapsing = guid(&pair, "lapses");
+    let (gate, kept) = (Gate::closed(), Gate::closed());
+    let (lapses, held, promised) = (lapsing.clone(), gate.clone(), kept.clone());
     pair.interceptor().rule(move |seen| match () {
         // The connection is dead in one direction: nothing of the cutover arrives any more.
         () if seen.path.contains(&lapses) && seen.is_verb("prepare") => Action::Hold(held.clone()),
@@ -56,8 +57,7 @@ fn stale_prepare_after_a_lapsed_lease_and_a_promise_that_stays() {
         pair.is_completed(name);
         pair.has_moved(name);
     }
-    let path = guid(&pair, "lapses");
-    let answers: Vec<_> = pair.interceptor().answers("prepare").into_iter().filter(|one| one.path.contains(&path)).collect();
+    let answers: Vec<_> = pair.interceptor().answers("prepare").into_iter().filter(|one| one.path.contains(&lapsing)).collect();
     assert_eq!(text(&answers[0].body["error"], "id"), "LeaseLapsedException", "{answers:?}");
     let last = answers.last().expect("there is a second one");
     assert_eq!(last.status, 200, "{answers:?}");
@@ -103,7 +103,9 @@ fn late_abort_after_decide_and_repeated_commit() {
     let once_more = late.attempt(&guid, "commit", &attempt);
     assert_eq!((once_more.status, &once_more.json()), (200, first), "repeating gives the first answer");
     // Verbs of an attempt that never was change nothing.
-    for verb in ["renew", "commit", "abort", "status"] {
+    let other = late.attempt(&guid, "renew", &uuid::Uuid::new_v4().to_string());
+    assert_eq!(other.error_id(), "SourceMailboxAlreadyBeingMovedPermanentException", "{}", other.text());
+    for verb in ["commit", "abort", "status"] {
         let other = late.attempt(&guid, verb, &uuid::Uuid::new_v4().to_string());
         assert_eq!(other.error_id(), "StaleAttemptException", "{verb}: {}", other.text());
     }

@@ -41,11 +41,17 @@ const STATUSES: &[&str] = &[
 ];
 
 fn identity() -> Parameter {
-    Parameter::new("Identity", T::Identity, "The batch: Name or BatchGuid.").position(1).pipeline()
+    Parameter::new("Identity", T::Identity, "The batch: Name or BatchGuid.")
+        .position(1)
+        .pipeline()
 }
 
 fn complete_after() -> Parameter {
-    Parameter::new("CompleteAfter", T::DateTime, "Completes synced users from this time on.")
+    Parameter::new(
+        "CompleteAfter",
+        T::DateTime,
+        "Completes synced users from this time on.",
+    )
 }
 
 fn properties() -> Vec<Property> {
@@ -60,7 +66,10 @@ fn properties() -> Vec<Property> {
         ("MigrationType", "ExchangeRemoteMove."),
         ("BatchDirection", "Onboarding."),
         ("SourceEndpoint", "Where its users come from."),
-        ("TargetDeliveryDomain", "The domain of the address to which the source forwards afterwards."),
+        (
+            "TargetDeliveryDomain",
+            "The domain of the address to which the source forwards afterwards.",
+        ),
         ("ActiveCount", "Users that are being worked on or wait for it."),
         ("PendingCount", "Users before their initial sync."),
         ("RunningCount", "Users in a sync or in completion."),
@@ -68,7 +77,10 @@ fn properties() -> Vec<Property> {
         ("FinalizedCount", "Users that are completed."),
         ("FailedCount", "Users that failed."),
         ("StoppedCount", "Users that are stopped."),
-        ("AutoComplete", "Whether each user is completed as soon as he is synced."),
+        (
+            "AutoComplete",
+            "Whether each user is completed as soon as he is synced.",
+        ),
         ("StartAfter", "Not begun before."),
         ("StartAfterUTC", "The same."),
         ("CompleteAfter", "Completed from then on."),
@@ -88,16 +100,24 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
 
 fn reading() -> Vec<Cmdlet> {
     vec![Cmdlet::new(
-        Declaration::new("Get", "MigrationBatch", Effect::Read, &[MIGRATION, MOVE_MAILBOXES, VIEW_ONLY_CONFIGURATION], "Shows migration batches.")
-            .parameters([
-                identity().sets(&["Identity"]),
-                Parameter::new("Endpoint", T::Identity, "Only batches from this migration endpoint.").mandatory().sets(&["BatchesByEndpoint"]),
-                Parameter::new("Status", T::Text, "Only batches in this status.").allowed(STATUSES),
-                Parameter::new("ResultSize", T::Unlimited, "Most objects to return; 1000 unless given."),
-            ])
-            .default_set("Identity")
-            .output(properties())
-            .example("Get-MigrationBatch", "Shows all."),
+        Declaration::new(
+            "Get",
+            "MigrationBatch",
+            Effect::Read,
+            &[MIGRATION, MOVE_MAILBOXES, VIEW_ONLY_CONFIGURATION],
+            "Shows migration batches.",
+        )
+        .parameters([
+            identity().sets(&["Identity"]),
+            Parameter::new("Endpoint", T::Identity, "Only batches from this migration endpoint.")
+                .mandatory()
+                .sets(&["BatchesByEndpoint"]),
+            Parameter::new("Status", T::Text, "Only batches in this status.").allowed(STATUSES),
+            Parameter::new("ResultSize", T::Unlimited, "Most objects to return; 1000 unless given."),
+        ])
+        .default_set("Identity")
+        .output(properties())
+        .example("Get-MigrationBatch", "Shows all."),
         handler!(get_batch),
     )]
 }
@@ -113,14 +133,28 @@ fn changing() -> Vec<Cmdlet> {
     vec![
         Cmdlet::new(new_batch_declaration(), handler!(new_batch)),
         Cmdlet::new(
-            Declaration::new("Set", "MigrationBatch", Effect::Change, ROLES, "Asks a batch for a sync, sets its time of completion, or approves what was skipped.")
-                .parameters([
-                    identity().mandatory(),
-                    Parameter::new("SyncNow", T::Switch, "Copies what is new for all synced users now; failed users are left alone."),
-                    complete_after(),
-                    Parameter::new("ApproveSkippedItems", T::Switch, "Approves all items skipped up to now, so that their users can be completed."),
-                ])
-                .example("Set-MigrationBatch 'Wave 1' -SyncNow", "Copies what has arrived since."),
+            Declaration::new(
+                "Set",
+                "MigrationBatch",
+                Effect::Change,
+                ROLES,
+                "Asks a batch for a sync, sets its time of completion, or approves what was skipped.",
+            )
+            .parameters([
+                identity().mandatory(),
+                Parameter::new(
+                    "SyncNow",
+                    T::Switch,
+                    "Copies what is new for all synced users now; failed users are left alone.",
+                ),
+                complete_after(),
+                Parameter::new(
+                    "ApproveSkippedItems",
+                    T::Switch,
+                    "Approves all items skipped up to now, so that their users can be completed.",
+                ),
+            ])
+            .example("Set-MigrationBatch 'Wave 1' -SyncNow", "Copies what has arrived since."),
             handler!(set_batch),
         ),
         on_one(
@@ -128,7 +162,10 @@ fn changing() -> Vec<Cmdlet> {
             Effect::Change,
             "Starts or resumes a batch, and tries its failed users again.",
             "A user is taken up where he stood, never from the beginning.",
-            ("Start-MigrationBatch 'Wave 1'", "Starts it, or tries again after something was mended."),
+            (
+                "Start-MigrationBatch 'Wave 1'",
+                "Starts it, or tries again after something was mended.",
+            ),
             handler!(start_batch),
         ),
         on_one(
@@ -136,7 +173,10 @@ fn changing() -> Vec<Cmdlet> {
             Effect::Change,
             "Stops a batch.",
             "Users that are being copied stop at once; a completion that runs is first brought to its end. Users that are completed stay so.",
-            ("Stop-MigrationBatch 'Wave 1'", "Stops it; Start-MigrationBatch resumes it."),
+            (
+                "Stop-MigrationBatch 'Wave 1'",
+                "Stops it; Start-MigrationBatch resumes it.",
+            ),
             handler!(stop_batch),
         ),
         on_one(
@@ -144,7 +184,10 @@ fn changing() -> Vec<Cmdlet> {
             Effect::Change,
             "Completes the synced users of a batch: the last sync, then both organisations switch over.",
             "It is CompleteAfter set to now. A user's own CompleteAfter goes before it. Users with skipped items wait until these are approved.",
-            ("Complete-MigrationBatch 'Wave 1'", "Switches everyone over who is synced."),
+            (
+                "Complete-MigrationBatch 'Wave 1'",
+                "Switches everyone over who is synced.",
+            ),
             handler!(complete_batch),
         ),
         on_one(
@@ -221,7 +264,9 @@ pub(super) async fn find(call: &Call<'_>, tx: &mut Tx, identity: &str) -> Result
     let wanted = identity.trim();
     let id = wanted.parse::<BatchId>().ok();
     let all = tx.batch_list(call.tenant()).await?;
-    let found = all.into_iter().find(|b| b.name.to_lowercase() == wanted.to_lowercase() || Some(b.id) == id);
+    let found = all
+        .into_iter()
+        .find(|b| b.name.to_lowercase() == wanted.to_lowercase() || Some(b.id) == id);
     found.ok_or_else(|| {
         CommandError::new(
             ErrorId::ManagementObjectNotFound,
@@ -275,8 +320,9 @@ async fn new_batch(call: &Call<'_>) -> Result<Output, CommandError> {
     };
     let rows = csv::read(p.octets("CSVData").unwrap_or_default(), &rules).map_err(|problems| csv_error(&problems))?;
     let delivery = p.text("TargetDeliveryDomain").unwrap_or_default();
-    let target_delivery_domain: DomainName =
-        delivery.parse().map_err(|e| CommandError::parameter("TargetDeliveryDomain", format!("{e}."), ""))?;
+    let target_delivery_domain: DomainName = delivery
+        .parse()
+        .map_err(|e| CommandError::parameter("TargetDeliveryDomain", format!("{e}."), ""))?;
 
     let mut tx = call.ctx.store.write().await?;
     let endpoint = endpoint::find(call, &mut tx, p.text("SourceEndpoint").unwrap_or_default()).await?;
@@ -284,7 +330,9 @@ async fn new_batch(call: &Call<'_>) -> Result<Output, CommandError> {
         return Err(CommandError::new(
             ErrorId::NotAcceptedDomain,
             "TargetDeliveryDomain",
-            format!("You can't use the domain because it's not an accepted domain for your organization. ({target_delivery_domain})"),
+            format!(
+                "You can't use the domain because it's not an accepted domain for your organization. ({target_delivery_domain})"
+            ),
             "Get-AcceptedDomain lists the accepted domains.",
         ));
     }
@@ -302,7 +350,8 @@ async fn new_batch(call: &Call<'_>) -> Result<Output, CommandError> {
     };
     let batch = control::batch_create(&mut tx, &new, call.ctx.now).await?;
     let view = control::batch_view(&mut tx, batch, call.ctx.now).await?;
-    call.save_with(tx, &new.name, serde_json::json!({ "Users": new.addresses })).await?;
+    call.save_with(tx, &new.name, serde_json::json!({ "Users": new.addresses }))
+        .await?;
     Ok(Output::one(shown(&view, &endpoint.name)))
 }
 
@@ -351,7 +400,10 @@ async fn complete_batch(call: &Call<'_>) -> Result<Output, CommandError> {
     let (id, name) = (batch.id, batch.name.clone());
     let view = control::batch_view(&mut tx, batch, call.ctx.now).await?;
     match view.status {
-        BatchStatus::Synced | BatchStatus::SyncedWithErrors | BatchStatus::IncrementalSyncing | BatchStatus::Completing => {}
+        BatchStatus::Synced
+        | BatchStatus::SyncedWithErrors
+        | BatchStatus::IncrementalSyncing
+        | BatchStatus::Completing => {}
         BatchStatus::Completed => {
             return Ok(Output::none().warning([format!("The migration batch '{name}' is completed already.")]));
         }
@@ -386,7 +438,10 @@ fn not_synced(name: &str, status: BatchStatus) -> CommandError {
         | BatchStatus::Stopping
         | BatchStatus::Removing => String::new(),
     };
-    let message = format!("The migration batch '{name}' is {}; it can be completed when it is Synced or SyncedwithErrors.", status.as_str());
+    let message = format!(
+        "The migration batch '{name}' is {}; it can be completed when it is Synced or SyncedwithErrors.",
+        status.as_str()
+    );
     CommandError::invalid_operation(name, message, advice)
 }
 

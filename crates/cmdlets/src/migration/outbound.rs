@@ -64,14 +64,25 @@ fn view_properties() -> Vec<Property> {
         ("RetentionUntil", "Until when the old content is kept."),
         ("Ended", "When it ended."),
     ]
-    .map(|(name, help)| if columns.contains(&name) { Property::column(name, help) } else { Property::new(name, help) })
+    .map(|(name, help)| {
+        if columns.contains(&name) {
+            Property::column(name, help)
+        } else {
+            Property::new(name, help)
+        }
+    })
     .into()
 }
 
 fn view(v: &OutboundView) -> Object {
     let o = &v.outbound;
     Object::new()
-        .with("Identity", v.recipient.as_ref().map_or_else(|| o.exchange_guid.to_string(), |r| r.name.clone()))
+        .with(
+            "Identity",
+            v.recipient
+                .as_ref()
+                .map_or_else(|| o.exchange_guid.to_string(), |r| r.name.clone()),
+        )
         .with("ExchangeGuid", o.exchange_guid.0)
         .with("Partner", v.partner.clone())
         .with("State", v.state)
@@ -107,7 +118,11 @@ async fn test_outbound(call: &Call<'_>) -> Result<Output, CommandError> {
     let Some(guid) = mailbox.exchange_guid() else {
         return Err(CommandError::invalid_operation(
             &mailbox.name,
-            format!("'{}' is of type {} and has no mailbox.", mailbox.name, mailbox.recipient_type()),
+            format!(
+                "'{}' is of type {} and has no mailbox.",
+                mailbox.name,
+                mailbox.recipient_type()
+            ),
             "Get-Mailbox lists the mailboxes.",
         ));
     };

@@ -25,9 +25,13 @@ const ROLES: &[&str] = &[MIGRATION, MOVE_MAILBOXES];
 const READERS: &[&str] = &[MIGRATION, MOVE_MAILBOXES, VIEW_ONLY_CONFIGURATION];
 
 fn identity() -> Parameter {
-    Parameter::new("Identity", T::Identity, "The user: the address in the CSV file, or the Guid when the address is in several batches.")
-        .position(1)
-        .pipeline()
+    Parameter::new(
+        "Identity",
+        T::Identity,
+        "The user: the address in the CSV file, or the Guid when the address is in several batches.",
+    )
+    .position(1)
+    .pipeline()
 }
 
 pub(super) fn cmdlets() -> Vec<Cmdlet> {
@@ -82,14 +86,31 @@ fn changing() -> Vec<Cmdlet> {
     };
     vec![
         Cmdlet::new(
-            Declaration::new("Set", "MigrationUser", Effect::Change, ROLES, "Asks for one user's sync, sets his time of completion, or approves what was skipped.")
-                .parameters([
-                    identity().mandatory(),
-                    Parameter::new("SyncNow", T::Switch, "Copies what is new now."),
-                    Parameter::new("CompleteAfter", T::DateTime, "Completes him from this time on; it goes before the batch's value."),
-                    Parameter::new("ApproveSkippedItems", T::Switch, "Approves all items skipped up to now, so that he can be completed."),
-                ])
-                .example("Set-MigrationUser lara@fabrikam.example -CompleteAfter 2026-05-31T18:00Z", "Completes one user that evening."),
+            Declaration::new(
+                "Set",
+                "MigrationUser",
+                Effect::Change,
+                ROLES,
+                "Asks for one user's sync, sets his time of completion, or approves what was skipped.",
+            )
+            .parameters([
+                identity().mandatory(),
+                Parameter::new("SyncNow", T::Switch, "Copies what is new now."),
+                Parameter::new(
+                    "CompleteAfter",
+                    T::DateTime,
+                    "Completes him from this time on; it goes before the batch's value.",
+                ),
+                Parameter::new(
+                    "ApproveSkippedItems",
+                    T::Switch,
+                    "Approves all items skipped up to now, so that he can be completed.",
+                ),
+            ])
+            .example(
+                "Set-MigrationUser lara@fabrikam.example -CompleteAfter 2026-05-31T18:00Z",
+                "Completes one user that evening.",
+            ),
             handler!(set_user),
         ),
         on_one(
@@ -97,7 +118,10 @@ fn changing() -> Vec<Cmdlet> {
             Effect::Change,
             "Resumes a user, or tries him again after a failure.",
             "He is taken up where he stood.",
-            ("Start-MigrationUser lara@fabrikam.example", "Tries again after something was mended."),
+            (
+                "Start-MigrationUser lara@fabrikam.example",
+                "Tries again after something was mended.",
+            ),
             handler!(start_user),
         ),
         on_one(
@@ -105,7 +129,10 @@ fn changing() -> Vec<Cmdlet> {
             Effect::Change,
             "Stops a user.",
             "A completion that runs is first brought to its end.",
-            ("Stop-MigrationUser lara@fabrikam.example", "Stops one user; the others go on."),
+            (
+                "Stop-MigrationUser lara@fabrikam.example",
+                "Stops one user; the others go on.",
+            ),
             handler!(stop_user),
         ),
         on_one(
@@ -139,7 +166,10 @@ async fn find(call: &Call<'_>, tx: &mut Tx, identity: &str) -> Result<Move, Comm
             Err(CommandError::new(
                 ErrorId::ManagementObjectAmbiguous,
                 identity,
-                format!("The identity '{identity}' matches multiple entries, one in each of several batches: {}.", guids.join(", ")),
+                format!(
+                    "The identity '{identity}' matches multiple entries, one in each of several batches: {}.",
+                    guids.join(", ")
+                ),
                 "Give the Guid of the one that is meant.",
             ))
         }
@@ -160,9 +190,15 @@ fn user_properties() -> Vec<Property> {
         ("StatusSummary", "Active, Synced, Completed, Failed or Stopped."),
         ("LastSuccessfulSyncTime", "End of the last successful sync."),
         ("WaitingFor", "What he waits for; empty when he runs or is done."),
-        ("ErrorSummary", "What stopped him: every reason, with its error id and what mends it."),
+        (
+            "ErrorSummary",
+            "What stopped him: every reason, with its error id and what mends it.",
+        ),
         ("ErrorIds", "The error ids."),
-        ("CorrelationId", "Under which the last problem stands in both sides' logs."),
+        (
+            "CorrelationId",
+            "Under which the last problem stands in both sides' logs.",
+        ),
         ("MailboxGuid", "The ExchangeGuid of the mailbox that moves."),
         ("MailboxEmailAddress", "Primary address of the recipient here."),
         ("RecipientType", "MailUser before completion, UserMailbox after it."),
@@ -171,7 +207,13 @@ fn user_properties() -> Vec<Property> {
         ("SkippedItemCount", "Items that were not copied and are reported."),
         ("CompleteAfter", "His own time of completion."),
     ]
-    .map(|(name, help)| if columns.contains(&name) { Property::column(name, help) } else { Property::new(name, help) })
+    .map(|(name, help)| {
+        if columns.contains(&name) {
+            Property::column(name, help)
+        } else {
+            Property::new(name, help)
+        }
+    })
     .into()
 }
 
@@ -184,11 +226,23 @@ fn user(m: &Move, batch: &str, recipient: Option<&Recipient>) -> Object {
         .with("StatusSummary", m.status.summary())
         .with("LastSuccessfulSyncTime", m.last_sync)
         .with("WaitingFor", m.waiting_for.as_str())
-        .with("ErrorSummary", m.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        .with(
+            "ErrorSummary",
+            m.problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
         .with("ErrorIds", m.problems.iter().map(|p| p.id.as_str()).collect::<Vec<_>>())
         .with("CorrelationId", m.problem_correlation.clone())
         .with("MailboxGuid", m.exchange_guid.map_or(Uuid::nil(), |g| g.0))
-        .with("MailboxEmailAddress", recipient.and_then(Recipient::primary_smtp_address).map(ToString::to_string))
+        .with(
+            "MailboxEmailAddress",
+            recipient
+                .and_then(Recipient::primary_smtp_address)
+                .map(ToString::to_string),
+        )
         .with("RecipientType", recipient.map(Recipient::recipient_type))
         .with("RequestGuid", m.id.0)
         .with("SyncedItemCount", m.figures.items_synced)
@@ -197,7 +251,10 @@ fn user(m: &Move, batch: &str, recipient: Option<&Recipient>) -> Object {
 }
 
 async fn shown(call: &Call<'_>, tx: &mut Tx, m: &Move) -> Result<Object, CommandError> {
-    let batch = tx.batch_get(call.tenant(), m.batch).await?.map_or_else(|| m.batch.to_string(), |b| b.name);
+    let batch = tx
+        .batch_get(call.tenant(), m.batch)
+        .await?
+        .map_or_else(|| m.batch.to_string(), |b| b.name);
     let recipient = match m.recipient {
         Some(id) => tx.recipient_get(call.tenant(), id).await?,
         None => None,
@@ -231,7 +288,8 @@ async fn get_user(call: &Call<'_>) -> Result<Output, CommandError> {
         }
     }
     found.retain(|m| {
-        p.text("Status").is_none_or(|s| s == m.status.as_str()) && p.text("StatusSummary").is_none_or(|s| s == m.status.summary())
+        p.text("Status").is_none_or(|s| s == m.status.as_str())
+            && p.text("StatusSummary").is_none_or(|s| s == m.status.summary())
     });
     let cut = ResultSize::of(p).cut(&mut found);
     let mut objects = Vec::with_capacity(found.len());
@@ -254,14 +312,28 @@ fn percentage(m: &Move) -> u64 {
         UserStatus::Completed | UserStatus::CompletedWithWarnings => 100,
         UserStatus::Syncing | UserStatus::Failed | UserStatus::Stopped | UserStatus::Removing => {
             let f = &m.figures;
-            let (done, all) = if f.bytes_total > 0 { (f.bytes_synced, f.bytes_total) } else { (f.items_synced, f.items_total) };
-            done.min(all).saturating_mul(75).checked_div(all).map_or(10, |part| 20 + part)
+            let (done, all) = if f.bytes_total > 0 {
+                (f.bytes_synced, f.bytes_total)
+            } else {
+                (f.items_synced, f.items_total)
+            };
+            done.min(all)
+                .saturating_mul(75)
+                .checked_div(all)
+                .map_or(10, |part| 20 + part)
         }
     }
 }
 
 fn statistics_properties() -> Vec<Property> {
-    let columns = ["Identity", "BatchId", "Status", "SyncedItemCount", "SkippedItemCount", "PercentageComplete"];
+    let columns = [
+        "Identity",
+        "BatchId",
+        "Status",
+        "SyncedItemCount",
+        "SkippedItemCount",
+        "PercentageComplete",
+    ];
     [
         ("Identity", "The address in the CSV file."),
         ("BatchId", "Name of the batch."),
@@ -269,35 +341,73 @@ fn statistics_properties() -> Vec<Property> {
         ("ErrorSummary", "What stopped him."),
         ("SyncedItemCount", "Items copied, all syncs."),
         ("SkippedItemCount", "Items that were not copied and are reported."),
-        ("EstimatedTotalTransferCount", "Items in the source at the last listing."),
-        ("EstimatedTotalTransferSize", "Octets in the source at the last listing, as far as known."),
+        (
+            "EstimatedTotalTransferCount",
+            "Items in the source at the last listing.",
+        ),
+        (
+            "EstimatedTotalTransferSize",
+            "Octets in the source at the last listing, as far as known.",
+        ),
         ("FolderCount", "Folders at the last listing."),
         ("BytesTransferred", "Octets copied."),
-        ("BytesOnWire", "Octets received from the source, with framing and repetitions."),
+        (
+            "BytesOnWire",
+            "Octets received from the source, with framing and repetitions.",
+        ),
         ("PercentageComplete", "95 when synced, 100 when completed."),
         ("LastSuccessfulSyncTime", "End of the last successful sync."),
         ("LockMilliseconds", "How long the mailbox was locked in the source."),
-        ("LockRoundTrips", "Round trips between the organisations under the lock."),
-        ("SweptItemCount", "Items found by the sweep after completion; 0 is expected."),
-        ("SkippedItems", "With -IncludeSkippedItems: Kind, FolderName, Uid, Subject, DateReceived, Size, Reason, Side."),
+        (
+            "LockRoundTrips",
+            "Round trips between the organisations under the lock.",
+        ),
+        (
+            "SweptItemCount",
+            "Items found by the sweep after completion; 0 is expected.",
+        ),
+        (
+            "SkippedItems",
+            "With -IncludeSkippedItems: Kind, FolderName, Uid, Subject, DateReceived, Size, Reason, Side.",
+        ),
     ]
-    .map(|(name, help)| if columns.contains(&name) { Property::column(name, help) } else { Property::new(name, help) })
+    .map(|(name, help)| {
+        if columns.contains(&name) {
+            Property::column(name, help)
+        } else {
+            Property::new(name, help)
+        }
+    })
     .into()
 }
 
 async fn get_statistics(call: &Call<'_>) -> Result<Output, CommandError> {
     let mut tx = call.ctx.store.read().await?;
     let m = named(call, &mut tx).await?;
-    let batch = tx.batch_get(call.tenant(), m.batch).await?.map_or_else(|| m.batch.to_string(), |b| b.name);
+    let batch = tx
+        .batch_get(call.tenant(), m.batch)
+        .await?
+        .map_or_else(|| m.batch.to_string(), |b| b.name);
     let f = &m.figures;
     drop(tx);
-    let skipped = if call.parameters.switch("IncludeSkippedItems") { skipped_items(call, &m).await? } else { Value::Null };
+    let skipped = if call.parameters.switch("IncludeSkippedItems") {
+        skipped_items(call, &m).await?
+    } else {
+        Value::Null
+    };
     Ok(Output::one(
         Object::new()
             .with("Identity", m.email_address.as_str())
             .with("BatchId", batch)
             .with("Status", m.status.as_str())
-            .with("ErrorSummary", m.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+            .with(
+                "ErrorSummary",
+                m.problems
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+            )
             .with("SyncedItemCount", f.items_synced)
             .with("SkippedItemCount", f.items_skipped)
             .with("EstimatedTotalTransferCount", f.items_total)
@@ -328,7 +438,10 @@ async fn skipped_items(call: &Call<'_>, m: &Move) -> Result<Value, CommandError>
                 .with("FolderName", item.folder.join("/"))
                 .with("Uid", u64::from(item.uid))
                 .with("Subject", item.subject.clone())
-                .with("DateReceived", item.received.and_then(|second| Timestamp::from_second(second).ok()))
+                .with(
+                    "DateReceived",
+                    item.received.and_then(|second| Timestamp::from_second(second).ok()),
+                )
                 .with("Size", item.size)
                 .with("Reason", item.reason.as_str())
                 .with("Side", side),

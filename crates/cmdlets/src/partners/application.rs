@@ -76,13 +76,19 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
 fn properties() -> Vec<Property> {
     vec![
         Property::column("DisplayName", "Shown to partners."),
-        Property::column("AppId", "The application (client) id, for New-MigrationEndpoint and the partner's relationship."),
+        Property::column(
+            "AppId",
+            "The application (client) id, for New-MigrationEndpoint and the partner's relationship.",
+        ),
         Property::column("SignInAudience", "Who may consent."),
         Property::new("RedirectUris", "Where the consent page may lead back to."),
         Property::new("RequiredPermissions", "What it asks for."),
         Property::new("GrantedRoles", "What this organisation has consented to itself."),
         Property::new("ServicePrincipalId", "Its service principal in this organisation."),
-        Property::new("PasswordCredentials", "Its secrets: KeyId, DisplayName, Hint, StartDateTime, EndDateTime."),
+        Property::new(
+            "PasswordCredentials",
+            "Its secrets: KeyId, DisplayName, Hint, StartDateTime, EndDateTime.",
+        ),
         Property::new("CreatedDateTime", "When registered."),
     ]
 }
@@ -132,8 +138,18 @@ fn shown(application: &Application, secrets: &[ApplicationSecret], grants: &[App
         .with("AppId", application.app_id.0)
         .with("SignInAudience", application.sign_in_audience.as_str())
         .with("RedirectUris", application.redirect_uris.clone())
-        .with("RequiredPermissions", application.permissions.iter().map(|p| p.name.clone()).collect::<Vec<_>>())
-        .with("GrantedRoles", grants.iter().map(|g| g.role.clone()).collect::<Vec<_>>())
+        .with(
+            "RequiredPermissions",
+            application
+                .permissions
+                .iter()
+                .map(|p| p.name.clone())
+                .collect::<Vec<_>>(),
+        )
+        .with(
+            "GrantedRoles",
+            grants.iter().map(|g| g.role.clone()).collect::<Vec<_>>(),
+        )
         .with("ServicePrincipalId", application.service_principal.0)
         .with("PasswordCredentials", secrets)
         .with("CreatedDateTime", application.created)
@@ -146,9 +162,19 @@ async fn new_application(call: &Call<'_>) -> Result<Output, CommandError> {
         Some("AzureADMyOrg") => SignInAudience::AzureADMyOrg,
         Some(_) | None => SignInAudience::AzureADMultipleOrgs,
     };
-    let asked = p.list("RequiredPermissions").unwrap_or_else(|| vec![ROLE_MAILBOX_MIGRATION.into(), USER_READ.into()]);
-    let permissions =
-        asked.iter().map(|n| if n == ROLE_MAILBOX_MIGRATION { mailbox_migration() } else { user_read() }).collect();
+    let asked = p
+        .list("RequiredPermissions")
+        .unwrap_or_else(|| vec![ROLE_MAILBOX_MIGRATION.into(), USER_READ.into()]);
+    let permissions = asked
+        .iter()
+        .map(|n| {
+            if n == ROLE_MAILBOX_MIGRATION {
+                mailbox_migration()
+            } else {
+                user_read()
+            }
+        })
+        .collect();
     let made = call
         .ctx
         .identity
@@ -165,7 +191,9 @@ async fn new_application(call: &Call<'_>) -> Result<Output, CommandError> {
         .map_err(|e| application_error(&e, name))?;
     let mut output = Output::one(shown(&made, &[], &[]));
     if audience == SignInAudience::AzureADMyOrg {
-        output.warnings.push("A partner cannot consent to an application of audience AzureADMyOrg.".into());
+        output
+            .warnings
+            .push("A partner cannot consent to an application of audience AzureADMyOrg.".into());
     }
     Ok(output)
 }
@@ -174,13 +202,21 @@ async fn get_application(call: &Call<'_>) -> Result<Output, CommandError> {
     let (identity, tenant) = (&call.ctx.identity, call.tenant());
     let failed = |e: ApplicationError| application_error(&e, "");
     let applications = match call.parameters.guid("ApplicationId") {
-        Some(id) => vec![identity.application_get(tenant, ApplicationId(id)).await.map_err(failed)?],
+        Some(id) => vec![
+            identity
+                .application_get(tenant, ApplicationId(id))
+                .await
+                .map_err(failed)?,
+        ],
         None => identity.application_list(tenant).await.map_err(failed)?,
     };
     let mut objects = Vec::new();
     for application in applications {
         let secrets = identity.secret_list(tenant, application.app_id).await.map_err(failed)?;
-        let grants = identity.grants_at_home(tenant, application.app_id).await.map_err(failed)?;
+        let grants = identity
+            .grants_at_home(tenant, application.app_id)
+            .await
+            .map_err(failed)?;
         objects.push(shown(&application, &secrets, &grants));
     }
     Ok(Output::many(objects))

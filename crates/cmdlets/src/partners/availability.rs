@@ -51,7 +51,9 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
 /// The mail user that `-TestMailbox` names, in one of its two forms.
 async fn mail_user(call: &Call<'_>, tx: &mut Tx, text: &str) -> Result<Recipient, CommandError> {
     let address: SmtpAddress = parse_smtp("TestMailbox", text)?;
-    let own = tx.recipient_by_proxy(call.tenant(), &format!("smtp:{}", address.key())).await?;
+    let own = tx
+        .recipient_by_proxy(call.tenant(), &format!("smtp:{}", address.key()))
+        .await?;
     if let Some(own) = own.filter(|r| r.primary_smtp_address() == Some(&address)) {
         return Ok(own);
     }
@@ -77,7 +79,12 @@ async fn test_availability(call: &Call<'_>) -> Result<Output, CommandError> {
         Some(text) => Some((text, mail_user(call, &mut tx, text).await?)),
         None => None,
     };
-    let accepted: Vec<_> = tx.accepted_domain_list(call.tenant()).await?.into_iter().map(|d| d.name).collect();
+    let accepted: Vec<_> = tx
+        .accepted_domain_list(call.tenant())
+        .await?
+        .into_iter()
+        .map(|d| d.name)
+        .collect();
     drop(tx);
 
     let mut problems: Vec<Problem> = match &mailbox {
@@ -91,7 +98,11 @@ async fn test_availability(call: &Call<'_>) -> Result<Output, CommandError> {
         }),
     };
     let address = call.ctx.target.address_of(&endpoint)?;
-    let found = call.ctx.target.test_availability(&address, mailbox.as_ref().map(|(_, r)| r), call.ctx.correlation).await;
+    let found = call
+        .ctx
+        .target
+        .test_availability(&address, mailbox.as_ref().map(|(_, r)| r), call.ctx.correlation)
+        .await;
     let mut link = String::new();
     if let Ok(Verified::NotConsented(_, consent)) = verdict(call, &address, &found).await {
         link = consent;
@@ -101,7 +112,12 @@ async fn test_availability(call: &Call<'_>) -> Result<Output, CommandError> {
             problems.push(problem);
         }
     }
-    Ok(Output::one(shown(&endpoint, &problems, link, &found.correlation.to_string())))
+    Ok(Output::one(shown(
+        &endpoint,
+        &problems,
+        link,
+        &found.correlation.to_string(),
+    )))
 }
 
 fn shown(endpoint: &MigrationEndpoint, problems: &[Problem], consent_link: String, correlation: &str) -> Object {
@@ -115,7 +131,13 @@ fn shown(endpoint: &MigrationEndpoint, problems: &[Problem], consent_link: Strin
     }
     Object::new()
         .with("Result", if problems.is_empty() { "Success" } else { "Failed" })
-        .with("Message", problems.first().map(|p| format!("{}: {}", p.id, p.message)).unwrap_or_default())
+        .with(
+            "Message",
+            problems
+                .first()
+                .map(|p| format!("{}: {}", p.id, p.message))
+                .unwrap_or_default(),
+        )
         .with("ErrorDetail", detail.join("\n"))
         .with("ErrorIds", problems.iter().map(|p| p.id.as_str()).collect::<Vec<_>>())
         .with("ConnectionSettings", settings)

@@ -18,7 +18,10 @@ use rehome_store::StoreError;
 use uuid::Uuid;
 
 fn service_principal_id(help: &str) -> Parameter {
-    Parameter::new("ServicePrincipalId", T::Guid, help).position(1).alias("ApplicationId").alias("AppId")
+    Parameter::new("ServicePrincipalId", T::Guid, help)
+        .position(1)
+        .alias("ApplicationId")
+        .alias("AppId")
 }
 
 pub(super) fn cmdlets() -> Vec<Cmdlet> {
@@ -41,7 +44,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
                     Property::new("AppRoleId", "The role."),
                     Property::column("AppRole", "The role's name."),
                     Property::new("GrantedBy", "Who consented."),
-                    Property::new("CreatedDateTime", "When."),
+                    Property::new("CreatedDateTime", "When it was given."),
                     Property::column("ConsentLink", "Send this to the partner's administrator; empty without -RemoteServer and -RemoteTenant."),
                 ])
                 .example(
@@ -75,16 +78,22 @@ fn properties() -> Vec<Property> {
         Property::column("DisplayName", "The application's name; a partner's is what he gave."),
         Property::column("AppId", "The application."),
         Property::column("Id", "The service principal."),
-        Property::column("AppOwnerOrganizationId", "The tenant where the application is registered."),
+        Property::column(
+            "AppOwnerOrganizationId",
+            "The tenant where the application is registered.",
+        ),
         Property::column("AccountEnabled", "Whether the consent is in force."),
         Property::new("Issuer", "The authority of that tenant."),
         Property::new("AppRoleAssignments", "Roles granted."),
         Property::new("AppRoles", "For a resource: the roles it has, with id."),
         Property::new("HomeDomains", "Domains that the home tenant published at consent."),
-        Property::new("ReturnRight", "Whether the right to move mailboxes back was granted with it."),
+        Property::new(
+            "ReturnRight",
+            "Whether the right to move mailboxes back was granted with it.",
+        ),
         Property::new("PinnedKeySequence", "Number of the key set that is pinned."),
         Property::new("AcceptedBy", "Who consented."),
-        Property::new("AcceptedDateTime", "When."),
+        Property::new("AcceptedDateTime", "When it was given."),
         Property::new("ExpiryDateTime", "When the consent ends unless renewed."),
         Property::new("RevokedDateTime", "When it was withdrawn."),
     ]
@@ -110,7 +119,11 @@ fn partners(principal: &ServicePrincipal, call: &Call<'_>) -> Object {
 }
 
 async fn own(application: &Application, call: &Call<'_>) -> Result<Object, CommandError> {
-    let grants = call.ctx.identity.grants_at_home(call.tenant(), application.app_id).await;
+    let grants = call
+        .ctx
+        .identity
+        .grants_at_home(call.tenant(), application.app_id)
+        .await;
     let grants = grants.map_err(|e| application_error(&e, &application.app_id.to_string()))?;
     let first = grants.first();
     Ok(Object::new()
@@ -120,7 +133,10 @@ async fn own(application: &Application, call: &Call<'_>) -> Result<Object, Comma
         .with("AppOwnerOrganizationId", call.tenant().0)
         .with("AccountEnabled", first.is_some())
         .with("Issuer", call.ctx.identity.issuer(call.tenant()))
-        .with("AppRoleAssignments", grants.iter().map(|g| g.role.clone()).collect::<Vec<_>>())
+        .with(
+            "AppRoleAssignments",
+            grants.iter().map(|g| g.role.clone()).collect::<Vec<_>>(),
+        )
         .with("AppRoles", Vec::<String>::new())
         .with("HomeDomains", Vec::<String>::new())
         .with("ReturnRight", false)
@@ -132,7 +148,9 @@ async fn own(application: &Application, call: &Call<'_>) -> Result<Object, Comma
 }
 
 fn resource(call: &Call<'_>) -> Object {
-    let role = Object::new().with("Id", MAILBOX_MIGRATION_APP_ROLE_ID).with("Value", ROLE_MAILBOX_MIGRATION);
+    let role = Object::new()
+        .with("Id", MAILBOX_MIGRATION_APP_ROLE_ID)
+        .with("Value", ROLE_MAILBOX_MIGRATION);
     Object::new()
         .with("DisplayName", EXCHANGE_ONLINE_NAME)
         .with("AppId", EXCHANGE_ONLINE_APP_ID.0)
@@ -164,7 +182,10 @@ async fn find(call: &Call<'_>, id: Uuid) -> Result<Found, CommandError> {
     }
     let applications = call.ctx.identity.application_list(call.tenant()).await;
     let applications = applications.map_err(|e| application_error(&e, ""))?;
-    if let Some(own) = applications.into_iter().find(|a| a.service_principal.0 == id || a.app_id.0 == id) {
+    if let Some(own) = applications
+        .into_iter()
+        .find(|a| a.service_principal.0 == id || a.app_id.0 == id)
+    {
         return Ok(Found::Own(own));
     }
     let principals = call.ctx.identity.service_principal_list(call.tenant()).await?;
@@ -173,7 +194,11 @@ async fn find(call: &Call<'_>, id: Uuid) -> Result<Found, CommandError> {
         None => {
             let mut tx = call.ctx.store.read().await?;
             let organisation = call.organisation(&mut tx).await?;
-            Err(CommandError::not_found(&id.to_string(), &organisation, "Get-MgServicePrincipal lists them."))
+            Err(CommandError::not_found(
+                &id.to_string(),
+                &organisation,
+                "Get-MgServicePrincipal lists them.",
+            ))
         }
     }
 }
@@ -187,9 +212,15 @@ async fn get_service_principal(call: &Call<'_>) -> Result<Output, CommandError> 
         }));
     }
     let mut objects: Vec<Object> = Vec::new();
-    let principals: Result<Vec<ServicePrincipal>, StoreError> = call.ctx.identity.service_principal_list(call.tenant()).await;
+    let principals: Result<Vec<ServicePrincipal>, StoreError> =
+        call.ctx.identity.service_principal_list(call.tenant()).await;
     objects.extend(principals?.iter().map(|p| partners(p, call)));
-    let applications = call.ctx.identity.application_list(call.tenant()).await.map_err(|e| application_error(&e, ""))?;
+    let applications = call
+        .ctx
+        .identity
+        .application_list(call.tenant())
+        .await
+        .map_err(|e| application_error(&e, ""))?;
     for application in &applications {
         objects.push(own(application, call).await?);
     }
@@ -204,7 +235,9 @@ pub(super) fn consent_link(call: &Call<'_>, application: &Application, server: &
 
 async fn new_assignment(call: &Call<'_>) -> Result<Output, CommandError> {
     let p = call.parameters;
-    if p.guid("AppRoleId").is_some_and(|id| id != MAILBOX_MIGRATION_APP_ROLE_ID) {
+    if p.guid("AppRoleId")
+        .is_some_and(|id| id != MAILBOX_MIGRATION_APP_ROLE_ID)
+    {
         return Err(CommandError::parameter(
             "AppRoleId",
             format!("There is one role, {ROLE_MAILBOX_MIGRATION}, with the id {MAILBOX_MIGRATION_APP_ROLE_ID}."),
@@ -213,12 +246,18 @@ async fn new_assignment(call: &Call<'_>) -> Result<Output, CommandError> {
     }
     let partner = match (p.text("RemoteServer"), p.text("RemoteTenant")) {
         (Some(server), Some(tenant)) => {
-            let origin = server.parse::<Origin>().map_err(|e| CommandError::parameter("RemoteServer", format!("{e}."), ""))?;
+            let origin = server
+                .parse::<Origin>()
+                .map_err(|e| CommandError::parameter("RemoteServer", format!("{e}."), ""))?;
             Some((origin, tenant.trim()))
         }
         (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {
-            return Err(CommandError::parameter("RemoteTenant", "-RemoteServer and -RemoteTenant belong together.", "Give both, or neither."));
+            return Err(CommandError::parameter(
+                "RemoteTenant",
+                "-RemoteServer and -RemoteTenant belong together.",
+                "Give both, or neither.",
+            ));
         }
     };
     let id = p.guid("ServicePrincipalId").unwrap_or_default();
@@ -232,7 +271,13 @@ async fn new_assignment(call: &Call<'_>) -> Result<Output, CommandError> {
     let grant = call
         .ctx
         .identity
-        .grant_at_home(call.tenant(), application.app_id, ROLE_MAILBOX_MIGRATION, &actor(call), call.ctx.now)
+        .grant_at_home(
+            call.tenant(),
+            application.app_id,
+            ROLE_MAILBOX_MIGRATION,
+            &actor(call),
+            call.ctx.now,
+        )
         .await
         .map_err(|e| application_error(&e, &application.app_id.to_string()))?;
     let link = partner.map(|(server, tenant)| consent_link(call, &application, &server, tenant));
@@ -259,14 +304,25 @@ async fn remove_service_principal(call: &Call<'_>) -> Result<Output, CommandErro
             .await
             .map_err(|e| application_error(&e, &ApplicationId::to_string(&app_id)))?,
         Found::Partners(principal) => {
-            call.ctx.identity.service_principal_revoke(call.tenant(), principal.id, &actor(call), call.ctx.now).await?
+            call.ctx
+                .identity
+                .service_principal_revoke(call.tenant(), principal.id, &actor(call), call.ctx.now)
+                .await?
         }
         Found::Resource => {
-            return Err(CommandError::invalid_operation(&id.to_string(), format!("{EXCHANGE_ONLINE_NAME} cannot be removed."), ""));
+            return Err(CommandError::invalid_operation(
+                &id.to_string(),
+                format!("{EXCHANGE_ONLINE_NAME} cannot be removed."),
+                "",
+            ));
         }
     };
     if removed {
         return Ok(Output::none());
     }
-    Err(CommandError::invalid_operation(&id.to_string(), "No consent is in force, so there is none to withdraw.", "Get-MgServicePrincipal shows it."))
+    Err(CommandError::invalid_operation(
+        &id.to_string(),
+        "No consent is in force, so there is none to withdraw.",
+        "Get-MgServicePrincipal shows it.",
+    ))
 }

@@ -28,26 +28,44 @@ const MAX_INCREMENTAL_SYNCS: u32 = 20;
 pub(super) const ROLES: &[&str] = &[MIGRATION, ORGANIZATION_CONFIGURATION];
 
 fn identity() -> Parameter {
-    Parameter::new("Identity", T::Identity, "The endpoint's Name or Guid.").position(1).pipeline()
+    Parameter::new("Identity", T::Identity, "The endpoint's Name or Guid.")
+        .position(1)
+        .pipeline()
 }
 
 fn settings() -> Vec<Parameter> {
     vec![
-        Parameter::new("ApplicationId", T::Text, "The application of this organisation; the user name of -Credentials unless given."),
-        Parameter::new("MaxConcurrentMigrations", T::Unlimited, "Moves at once; 100 unless given."),
+        Parameter::new(
+            "ApplicationId",
+            T::Text,
+            "The application of this organisation; the user name of -Credentials unless given.",
+        ),
+        Parameter::new(
+            "MaxConcurrentMigrations",
+            T::Unlimited,
+            "Moves at once; 100 unless given.",
+        ),
         Parameter::new(
             "MaxConcurrentIncrementalSyncs",
             T::Unlimited,
             "Incremental syncs at once; 20 unless given, and not more than MaxConcurrentMigrations.",
         ),
-        Parameter::new("AppSecretKeyVaultUrl", T::Text, "Superseded by -Credentials, and refused."),
+        Parameter::new(
+            "AppSecretKeyVaultUrl",
+            T::Text,
+            "Superseded by -Credentials, and refused.",
+        ),
         Parameter::new("SkipVerification", T::Switch, "Does not try the connection."),
     ]
 }
 
 fn credentials() -> Parameter {
-    Parameter::new("Credentials", T::Credential, "The application's id as user name and its secret as password.")
-        .user_name_from("ApplicationId")
+    Parameter::new(
+        "Credentials",
+        T::Credential,
+        "The application's id as user name and its secret as password.",
+    )
+    .user_name_from("ApplicationId")
 }
 
 fn properties() -> Vec<Property> {
@@ -57,7 +75,10 @@ fn properties() -> Vec<Property> {
         Property::column("EndpointType", "ExchangeRemoteMove."),
         Property::column("RemoteServer", "host[:port] of the source's deployment."),
         Property::column("RemoteTenant", "The source tenant as given."),
-        Property::new("RemoteTenantId", "Its GUID as found; another one found later stops work."),
+        Property::new(
+            "RemoteTenantId",
+            "Its GUID as found; another one found later stops work.",
+        ),
         Property::new("ApplicationId", "The application."),
         Property::new("Username", "The application."),
         Property::new("MaxConcurrentMigrations", "Moves at once."),
@@ -152,12 +173,21 @@ fn shown(e: &MigrationEndpoint) -> Object {
         .with("ApplicationId", e.application_id.to_string())
         .with("Username", e.application_id.to_string())
         .with("MaxConcurrentMigrations", unlimited(e.max_concurrent_migrations))
-        .with("MaxConcurrentIncrementalSyncs", unlimited(e.max_concurrent_incremental_syncs))
+        .with(
+            "MaxConcurrentIncrementalSyncs",
+            unlimited(e.max_concurrent_incremental_syncs),
+        )
         .with("IsRemote", true)
 }
 
 fn server(text: &str) -> Result<Origin, CommandError> {
-    text.parse::<Origin>().map_err(|e| CommandError::parameter("RemoteServer", format!("{e}."), "Give the source's host name, with :port unless it is 443."))
+    text.parse::<Origin>().map_err(|e| {
+        CommandError::parameter(
+            "RemoteServer",
+            format!("{e}."),
+            "Give the source's host name, with :port unless it is 443.",
+        )
+    })
 }
 
 /// `host[:port]` as stored.
@@ -178,10 +208,20 @@ fn application_id(p: &Parameters) -> Result<Option<ApplicationId>, CommandError>
             "The user name is the application's id.",
         ));
     }
-    let Some(text) = given.or(user_name) else { return Ok(None) };
+    let Some(text) = given.or(user_name) else {
+        return Ok(None);
+    };
     text.parse().map(Some).map_err(|_| {
-        let name = if given.is_some() { "ApplicationId" } else { "Credentials" };
-        CommandError::parameter(name, "The application's id is not a GUID.", "Get-MgApplication prints it as AppId.")
+        let name = if given.is_some() {
+            "ApplicationId"
+        } else {
+            "Credentials"
+        };
+        CommandError::parameter(
+            name,
+            "The application's id is not a GUID.",
+            "Get-MgApplication prints it as AppId.",
+        )
     })
 }
 
@@ -212,7 +252,11 @@ fn apply_limits(p: &Parameters, e: &mut MigrationEndpoint) -> Result<(), Command
         e.max_concurrent_incremental_syncs.unwrap_or(u32::MAX),
     );
     if all == 0 {
-        return Err(CommandError::parameter("MaxConcurrentMigrations", "MaxConcurrentMigrations is at least 1.", ""));
+        return Err(CommandError::parameter(
+            "MaxConcurrentMigrations",
+            "MaxConcurrentMigrations is at least 1.",
+            "",
+        ));
     }
     // A default that was never asked for gives way.
     if incremental > all && !p.given("MaxConcurrentIncrementalSyncs") {
@@ -238,19 +282,29 @@ pub(super) enum Verified {
 }
 
 /// Tells a missing consent from every other failure.
-pub(super) async fn verdict(call: &Call<'_>, address: &PartnerAddress, found: &Availability) -> Result<Verified, Problem> {
+pub(super) async fn verdict(
+    call: &Call<'_>,
+    address: &PartnerAddress,
+    found: &Availability,
+) -> Result<Verified, Problem> {
     match (found.problems.first(), found.tenant) {
         (None, tenant) => Ok(Verified::Well(tenant)),
         (Some(problem), Some(tenant)) if problem.id == ErrorId::ApplicationNotConsented => {
             let link = link_for(call, address).await;
-            link.map(|link| Verified::NotConsented(tenant, link)).ok_or_else(|| problem.clone())
+            link.map(|link| Verified::NotConsented(tenant, link))
+                .ok_or_else(|| problem.clone())
         }
         (Some(problem), _) => Err(problem.clone()),
     }
 }
 
 async fn link_for(call: &Call<'_>, address: &PartnerAddress) -> Option<String> {
-    let application = call.ctx.identity.application_get(call.tenant(), address.application_id).await.ok()?;
+    let application = call
+        .ctx
+        .identity
+        .application_get(call.tenant(), address.application_id)
+        .await
+        .ok()?;
     let origin = address.remote_server.parse::<Origin>().ok()?;
     Some(consent_link(call, &application, &origin, &address.remote_tenant))
 }
@@ -258,7 +312,11 @@ async fn link_for(call: &Call<'_>, address: &PartnerAddress) -> Option<String> {
 /// Tries the connection; returns the tenant found and a warning.
 async fn verify(call: &Call<'_>, e: &MigrationEndpoint) -> Result<(Option<TenantId>, Option<String>), CommandError> {
     let address = call.ctx.target.address_of(e)?;
-    let found = call.ctx.target.test_availability(&address, None, call.ctx.correlation).await;
+    let found = call
+        .ctx
+        .target
+        .test_availability(&address, None, call.ctx.correlation)
+        .await;
     match verdict(call, &address, &found).await {
         Ok(Verified::Well(tenant)) => Ok((tenant, None)),
         Ok(Verified::NotConsented(tenant, link)) => {
@@ -277,7 +335,9 @@ async fn check_not_own_tenant(call: &Call<'_>, tx: &mut Tx, remote_tenant: &str)
         Ok(id) => id == call.tenant(),
         Err(_) => {
             let domains = tx.accepted_domain_list(call.tenant()).await?;
-            domains.iter().any(|d| d.name.as_str().eq_ignore_ascii_case(remote_tenant))
+            domains
+                .iter()
+                .any(|d| d.name.as_str().eq_ignore_ascii_case(remote_tenant))
         }
     };
     if !own {
@@ -325,7 +385,10 @@ async fn new_endpoint(call: &Call<'_>) -> Result<Output, CommandError> {
         return Err(CommandError::new(
             ErrorId::ObjectAlreadyExists,
             made.name.as_str(),
-            format!("The Name '{}' is already used by another migration endpoint.", made.name),
+            format!(
+                "The Name '{}' is already used by another migration endpoint.",
+                made.name
+            ),
             "Choose another name, or Set-MigrationEndpoint.",
         ));
     }
@@ -363,7 +426,10 @@ async fn set_endpoint(call: &Call<'_>) -> Result<Output, CommandError> {
         changed.application_id = id;
     }
     if let Some(credential) = p.credential("Credentials") {
-        changed.sealed_secret = call.ctx.target.seal_secret(call.tenant(), changed.id, &credential.password)?;
+        changed.sealed_secret = call
+            .ctx
+            .target
+            .seal_secret(call.tenant(), changed.id, &credential.password)?;
     }
     apply_limits(p, &mut changed)?;
     let connection_changed = p.given("RemoteServer") || p.given("ApplicationId") || p.given("Credentials");
@@ -378,7 +444,10 @@ async fn set_endpoint(call: &Call<'_>) -> Result<Output, CommandError> {
     if tx.endpoint_get(call.tenant(), changed.id).await? != Some(before) {
         return Err(CommandError::invalid_operation(
             &changed.name,
-            format!("The migration endpoint '{}' was changed by someone else meanwhile.", changed.name),
+            format!(
+                "The migration endpoint '{}' was changed by someone else meanwhile.",
+                changed.name
+            ),
             "Run the command again.",
         ));
     }
@@ -394,7 +463,10 @@ async fn remove_endpoint(call: &Call<'_>) -> Result<Output, CommandError> {
     if let Some(batch) = batches.iter().find(|b| b.endpoint == found.id) {
         return Err(CommandError::invalid_operation(
             &found.name,
-            format!("The migration endpoint '{}' is used by the migration batch '{}'.", found.name, batch.name),
+            format!(
+                "The migration endpoint '{}' is used by the migration batch '{}'.",
+                found.name, batch.name
+            ),
             format!("Remove-MigrationBatch '{}' first.", batch.name),
         ));
     }

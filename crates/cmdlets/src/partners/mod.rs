@@ -9,5 +9,12 @@ mod relationship;
 use crate::Cmdlet;
 
 pub(crate) fn cmdlets() -> Vec<Cmdlet> {
-    [application::cmdlets(), consent::cmdlets(), relationship::cmdlets(), endpoint::cmdlets(), availability::cmdlets()].concat()
+    [
+        application::cmdlets(),
+        consent::cmdlets(),
+        relationship::cmdlets(),
+        endpoint::cmdlets(),
+        availability::cmdlets(),
+    ]
+    .concat()
 }

@@ -61,7 +61,9 @@ fn settings() -> Vec<Parameter> {
 }
 
 fn identity() -> Parameter {
-    Parameter::new("Identity", T::Identity, "The relationship's Name or Guid.").position(1).pipeline()
+    Parameter::new("Identity", T::Identity, "The relationship's Name or Guid.")
+        .position(1)
+        .pipeline()
 }
 
 fn properties() -> Vec<Property> {
@@ -77,7 +79,10 @@ fn properties() -> Vec<Property> {
         Property::new("MailboxMovePublishedScopeGuids", "The same groups by Guid."),
         Property::new("OAuthApplicationId", "The partner's application."),
         Property::new("ServicePrincipalId", "The service principal it is bound to."),
-        Property::new("MaxLockAttemptsPerDay", "How often a mailbox may be locked in a day without being completed."),
+        Property::new(
+            "MaxLockAttemptsPerDay",
+            "How often a mailbox may be locked in a day without being completed.",
+        ),
     ]
 }
 
@@ -139,12 +144,18 @@ async fn find(call: &Call<'_>, tx: &mut Tx, identity: &str) -> Result<Organizati
     let wanted = identity.trim();
     let id = wanted.parse::<RelationshipId>().ok();
     let all = tx.relationship_list(call.tenant()).await?;
-    let found = all.into_iter().find(|r| r.name.to_lowercase() == wanted.to_lowercase() || Some(r.id) == id);
+    let found = all
+        .into_iter()
+        .find(|r| r.name.to_lowercase() == wanted.to_lowercase() || Some(r.id) == id);
     match found {
         Some(found) => Ok(found),
         None => {
             let organisation = call.organisation(tx).await?;
-            Err(CommandError::not_found(identity, &organisation, "Get-OrganizationRelationship lists them."))
+            Err(CommandError::not_found(
+                identity,
+                &organisation,
+                "Get-OrganizationRelationship lists them.",
+            ))
         }
     }
 }
@@ -152,7 +163,11 @@ async fn find(call: &Call<'_>, tx: &mut Tx, identity: &str) -> Result<Organizati
 async fn shown(tx: &mut Tx, r: &OrganizationRelationship) -> Result<Object, CommandError> {
     let mut scopes = Vec::new();
     for id in &r.mailbox_move_published_scopes {
-        scopes.push(tx.recipient_get(r.tenant, *id).await?.map_or_else(|| id.to_string(), |g| g.name));
+        scopes.push(
+            tx.recipient_get(r.tenant, *id)
+                .await?
+                .map_or_else(|| id.to_string(), |g| g.name),
+        );
     }
     Ok(Object::new()
         .with("Name", r.name.as_str())
@@ -163,7 +178,13 @@ async fn shown(tx: &mut Tx, r: &OrganizationRelationship) -> Result<Object, Comm
         .with("MailboxMoveEnabled", r.mailbox_move_enabled)
         .with("MailboxMoveCapability", r.mailbox_move_capability.to_string())
         .with("MailboxMovePublishedScopes", scopes)
-        .with("MailboxMovePublishedScopeGuids", r.mailbox_move_published_scopes.iter().map(|g| g.0).collect::<Vec<Uuid>>())
+        .with(
+            "MailboxMovePublishedScopeGuids",
+            r.mailbox_move_published_scopes
+                .iter()
+                .map(|g| g.0)
+                .collect::<Vec<Uuid>>(),
+        )
         .with("OAuthApplicationId", r.oauth_application_id.map(|a| a.to_string()))
         .with("ServicePrincipalId", r.service_principal.map(|s| s.0))
         .with("MaxLockAttemptsPerDay", i64::from(r.max_lock_attempts_per_day)))
@@ -238,13 +259,22 @@ async fn apply(call: &Call<'_>, tx: &mut Tx, r: &mut OrganizationRelationship) -
     r.enabled = p.bool("Enabled").unwrap_or(r.enabled);
     r.mailbox_move_enabled = p.bool("MailboxMoveEnabled").unwrap_or(r.mailbox_move_enabled);
     if let Some(flags) = p.list("MailboxMoveCapability") {
-        r.mailbox_move_capability =
-            flags.join(",").parse().map_err(|e: String| CommandError::parameter("MailboxMoveCapability", format!("{e}."), ""))?;
+        r.mailbox_move_capability = flags
+            .join(",")
+            .parse()
+            .map_err(|e: String| CommandError::parameter("MailboxMoveCapability", format!("{e}."), ""))?;
     }
     if let Some(attempts) = p.int("MaxLockAttemptsPerDay") {
-        r.max_lock_attempts_per_day = u32::try_from(attempts).ok().filter(|n| (1..=100).contains(n)).ok_or_else(|| {
-            CommandError::parameter("MaxLockAttemptsPerDay", format!("{attempts} is not between 1 and 100."), "")
-        })?;
+        r.max_lock_attempts_per_day = u32::try_from(attempts)
+            .ok()
+            .filter(|n| (1..=100).contains(n))
+            .ok_or_else(|| {
+                CommandError::parameter(
+                    "MaxLockAttemptsPerDay",
+                    format!("{attempts} is not between 1 and 100."),
+                    "",
+                )
+            })?;
     }
     if let Some((add, remove)) = p.edits("MailboxMovePublishedScopes") {
         let (add, remove) = (scopes(call, tx, &add).await?, scopes(call, tx, &remove).await?);
@@ -265,14 +295,21 @@ async fn apply(call: &Call<'_>, tx: &mut Tx, r: &mut OrganizationRelationship) -
     }
 }
 
-async fn domain_names(call: &Call<'_>, tx: &mut Tx, p: &Parameters, current: &[String]) -> Result<Vec<String>, CommandError> {
+async fn domain_names(
+    call: &Call<'_>,
+    tx: &mut Tx,
+    p: &Parameters,
+    current: &[String],
+) -> Result<Vec<String>, CommandError> {
     let normal = |text: &String| -> Result<String, CommandError> {
         let text = text.trim();
         if let Ok(guid) = Uuid::parse_str(text) {
             return Ok(guid.hyphenated().to_string());
         }
         let domain = text.parse::<DomainName>();
-        domain.map(|d| d.to_string()).map_err(|e| CommandError::parameter("DomainNames", format!("{e}, nor a tenant GUID."), ""))
+        domain
+            .map(|d| d.to_string())
+            .map_err(|e| CommandError::parameter("DomainNames", format!("{e}, nor a tenant GUID."), ""))
     };
     let all = |list: &[String]| list.iter().map(normal).collect::<Result<Vec<_>, _>>();
     let mut names = match p.edits("DomainNames") {
@@ -287,10 +324,22 @@ async fn domain_names(call: &Call<'_>, tx: &mut Tx, p: &Parameters, current: &[S
     names.sort();
     names.dedup();
     if names.is_empty() || names.len() > MAX_DOMAIN_NAMES {
-        return Err(CommandError::parameter("DomainNames", format!("1 to {MAX_DOMAIN_NAMES} entries are needed."), "Give the partner's tenant GUID."));
+        return Err(CommandError::parameter(
+            "DomainNames",
+            format!("1 to {MAX_DOMAIN_NAMES} entries are needed."),
+            "Give the partner's tenant GUID.",
+        ));
     }
-    let own: Vec<String> = tx.accepted_domain_list(call.tenant()).await?.into_iter().map(|d| d.name.to_string()).collect();
-    if let Some(name) = names.iter().find(|n| **n == call.tenant().to_string() || own.contains(n)) {
+    let own: Vec<String> = tx
+        .accepted_domain_list(call.tenant())
+        .await?
+        .into_iter()
+        .map(|d| d.name.to_string())
+        .collect();
+    if let Some(name) = names
+        .iter()
+        .find(|n| **n == call.tenant().to_string() || own.contains(n))
+    {
         return Err(CommandError::new(
             ErrorId::SameTenant,
             "DomainNames",
@@ -304,7 +353,9 @@ async fn domain_names(call: &Call<'_>, tx: &mut Tx, p: &Parameters, current: &[S
 async fn scopes(call: &Call<'_>, tx: &mut Tx, identities: &[String]) -> Result<Vec<RecipientId>, CommandError> {
     let mut ids = Vec::new();
     for identity in identities {
-        let group = recipient(call, tx, identity, Wanted::Group).await.map_err(|e| e.about("MailboxMovePublishedScopes"))?;
+        let group = recipient(call, tx, identity, Wanted::Group)
+            .await
+            .map_err(|e| e.about("MailboxMovePublishedScopes"))?;
         let security = matches!(&group.kind, RecipientKind::Group(g) if g.group_type == GroupType::Security);
         if !security {
             return Err(CommandError::parameter(
@@ -321,9 +372,16 @@ async fn scopes(call: &Call<'_>, tx: &mut Tx, identities: &[String]) -> Result<V
 /// Binds to the one service principal of the application; a later consent never widens it.
 async fn bind(call: &Call<'_>, tx: &mut Tx, r: &mut OrganizationRelationship, text: &str) -> Result<(), CommandError> {
     let app_id = text.trim().parse::<ApplicationId>().map_err(|_| {
-        CommandError::parameter("OAuthApplicationId", format!("'{text}' is not a GUID."), "Give the AppId that the partner's link names as client_id.")
+        CommandError::parameter(
+            "OAuthApplicationId",
+            format!("'{text}' is not a GUID."),
+            "Give the AppId that the partner's link names as client_id.",
+        )
     })?;
-    let principal = tx.service_principal_by_app(call.tenant(), app_id).await?.filter(|p| p.in_force(call.ctx.now));
+    let principal = tx
+        .service_principal_by_app(call.tenant(), app_id)
+        .await?
+        .filter(|p| p.in_force(call.ctx.now));
     if let Some(principal) = principal {
         r.oauth_application_id = Some(app_id);
         r.service_principal = Some(principal.id);
@@ -348,7 +406,10 @@ async fn check_domains_free(call: &Call<'_>, tx: &mut Tx, r: &OrganizationRelati
             return Err(CommandError::new(
                 ErrorId::ObjectAlreadyExists,
                 "DomainNames",
-                format!("'{name}' is already in DomainNames of the organization relationship '{}'.", other.name),
+                format!(
+                    "'{name}' is already in DomainNames of the organization relationship '{}'.",
+                    other.name
+                ),
                 format!("Set-OrganizationRelationship '{}' changes that one.", other.name),
             ));
         }
@@ -368,12 +429,17 @@ async fn warnings(call: &Call<'_>, tx: &mut Tx, r: &OrganizationRelationship) ->
     }
     for name in r.domain_names.iter().filter(|n| n.parse::<TenantId>().is_err()) {
         let instead = match guid_of(call, tx, name).await? {
-            Some(guid) => format!("Use {guid} instead: Set-OrganizationRelationship '{}' -DomainNames {guid}", r.name),
+            Some(guid) => format!(
+                "Use {guid} instead: Set-OrganizationRelationship '{}' -DomainNames {guid}",
+                r.name
+            ),
             None => format!(
                 "Use the partner's tenant GUID instead: Get-OrganizationConfig prints it at the partner's, and so does https://<partner's server>/{name}/v2.0/.well-known/openid-configuration."
             ),
         };
-        warnings.push(format!("DomainNames holds the DNS name '{name}', which mailbox moves do not look at. {instead}"));
+        warnings.push(format!(
+            "DomainNames holds the DNS name '{name}', which mailbox moves do not look at. {instead}"
+        ));
     }
     if let Some(id) = r.service_principal
         && let Some(principal) = tx.service_principal_get(call.tenant(), id).await?
@@ -396,9 +462,15 @@ async fn warnings(call: &Call<'_>, tx: &mut Tx, r: &OrganizationRelationship) ->
 /// The tenant GUID that a DNS name stands for, as far as this organisation has learnt it from consents and endpoints.
 async fn guid_of(call: &Call<'_>, tx: &mut Tx, name: &str) -> Result<Option<TenantId>, CommandError> {
     let principals = tx.service_principal_list(call.tenant()).await?;
-    if let Some(principal) = principals.iter().find(|p| p.home_domains.iter().any(|d| d.eq_ignore_ascii_case(name))) {
+    if let Some(principal) = principals
+        .iter()
+        .find(|p| p.home_domains.iter().any(|d| d.eq_ignore_ascii_case(name)))
+    {
         return Ok(Some(principal.home_tenant));
     }
     let endpoints = tx.endpoint_list(call.tenant()).await?;
-    Ok(endpoints.iter().find(|e| e.remote_tenant.eq_ignore_ascii_case(name)).and_then(|e| e.remote_tenant_id))
+    Ok(endpoints
+        .iter()
+        .find(|e| e.remote_tenant.eq_ignore_ascii_case(name))
+        .and_then(|e| e.remote_tenant_id))
 }

@@ -11,7 +11,8 @@ use rehome_domain::{
     address::{LegacyExchangeDn, ProxyAddress, SmtpAddress},
     id::RecipientId,
     naming::{
-        MAX_DISPLAY_NAME, MAX_NAME, checked_alias, checked_text, default_alias, edited_addresses, replaced_addresses, with_primary,
+        MAX_DISPLAY_NAME, MAX_NAME, checked_alias, checked_text, default_alias, edited_addresses, replaced_addresses,
+        with_primary,
     },
     recipient::{Recipient, RecipientKind},
 };
@@ -48,8 +49,14 @@ pub(super) fn result_size() -> Parameter {
 /// Parameters of New-… for names.
 pub(super) fn new_names() -> Vec<Parameter> {
     vec![
-        Parameter::new("Name", T::Text, "Unique in the organisation, at most 64 characters.").mandatory().position(1),
-        Parameter::new("DisplayName", T::Text, "Shown in address lists, at most 256 characters; the Name unless given."),
+        Parameter::new("Name", T::Text, "Unique in the organisation, at most 64 characters.")
+            .mandatory()
+            .position(1),
+        Parameter::new(
+            "DisplayName",
+            T::Text,
+            "Shown in address lists, at most 256 characters; the Name unless given.",
+        ),
         Parameter::new(
             "Alias",
             T::Text,
@@ -74,10 +81,21 @@ pub(super) fn set_common() -> Vec<Parameter> {
             T::Text,
             "A new primary address; the present one stays as a further address. Not together with -EmailAddresses.",
         ),
-        Parameter::new("HiddenFromAddressListsEnabled", T::Boolean, "Whether address lists leave it out."),
+        Parameter::new(
+            "HiddenFromAddressListsEnabled",
+            T::Boolean,
+            "Whether address lists leave it out.",
+        ),
     ];
     for number in 1..=CUSTOM_ATTRIBUTES {
-        all.push(Parameter::new(&format!("CustomAttribute{number}"), T::Text, "Free text, at most 1,024 characters.").nullable());
+        all.push(
+            Parameter::new(
+                &format!("CustomAttribute{number}"),
+                T::Text,
+                "Free text, at most 1,024 characters.",
+            )
+            .nullable(),
+        );
     }
     all
 }
@@ -102,7 +120,12 @@ impl Names {
             Some(alias) => checked_alias(alias)?,
             None => default_alias(sign_in_name.as_ref(), &name),
         };
-        Ok(Self { name, display_name, alias, sign_in_name })
+        Ok(Self {
+            name,
+            display_name,
+            alias,
+            sign_in_name,
+        })
     }
 
     /// The recipient with these names; its LegacyExchangeDN is made here, once.
@@ -157,7 +180,11 @@ pub(super) fn apply_common(call: &Call<'_>, recipient: &mut Recipient) -> Result
             _ => continue,
         };
         if text.chars().count() > 1024 {
-            return Err(CommandError::parameter(&name, format!("{name} is longer than 1,024 characters."), ""));
+            return Err(CommandError::parameter(
+                &name,
+                format!("{name} is longer than 1,024 characters."),
+                "",
+            ));
         }
         recipient.custom_attributes.retain(|(n, _)| *n != number);
         if !text.is_empty() {
@@ -169,8 +196,10 @@ pub(super) fn apply_common(call: &Call<'_>, recipient: &mut Recipient) -> Result
 }
 
 fn apply_addresses(p: &Parameters, recipient: &mut Recipient) -> Result<Vec<String>, CommandError> {
-    let primaries: Vec<&str> =
-        ["WindowsEmailAddress", "PrimarySmtpAddress"].into_iter().filter(|name| p.given(name)).collect();
+    let primaries: Vec<&str> = ["WindowsEmailAddress", "PrimarySmtpAddress"]
+        .into_iter()
+        .filter(|name| p.given(name))
+        .collect();
     if primaries.len() + usize::from(p.given("EmailAddresses")) > 1 {
         return Err(CommandError::parameter(
             "EmailAddresses",
@@ -188,10 +217,17 @@ fn apply_addresses(p: &Parameters, recipient: &mut Recipient) -> Result<Vec<Stri
     }
     let mut warnings = Vec::new();
     if let Some((add, remove)) = p.edits("EmailAddresses") {
-        let (add, remove) = (parse_proxies("EmailAddresses", &add)?, parse_proxies("EmailAddresses", &remove)?);
+        let (add, remove) = (
+            parse_proxies("EmailAddresses", &add)?,
+            parse_proxies("EmailAddresses", &remove)?,
+        );
         let (list, missing) = edited_addresses(&recipient.email_addresses, &add, &remove)?;
         recipient.email_addresses = list;
-        warnings.extend(missing.iter().map(|a| format!("{a} was not among the addresses of '{}'.", recipient.name)));
+        warnings.extend(
+            missing
+                .iter()
+                .map(|a| format!("{a} was not among the addresses of '{}'.", recipient.name)),
+        );
     }
     Ok(warnings)
 }

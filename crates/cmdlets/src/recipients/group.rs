@@ -22,7 +22,13 @@ use rehome_store::Tx;
 use serde_json::json;
 
 fn member() -> Parameter {
-    Parameter::new("Member", T::Identity, "The recipient: Name, Alias, any address, Guid or LegacyExchangeDN.").mandatory().pipeline()
+    Parameter::new(
+        "Member",
+        T::Identity,
+        "The recipient: Name, Alias, any address, Guid or LegacyExchangeDN.",
+    )
+    .mandatory()
+    .pipeline()
 }
 
 pub(super) fn cmdlets() -> Vec<Cmdlet> {
@@ -97,12 +103,24 @@ async fn new_group(call: &Call<'_>) -> Result<Output, CommandError> {
     let mut tx = call.ctx.store.write().await?;
     let domains = accepted_domains(call, &mut tx).await?;
     let made_up = domains.first().and_then(|d| address_from_alias(&names.alias, d));
-    let primary = smtp_address(call.parameters, "PrimarySmtpAddress")?.or(made_up).ok_or_else(|| {
-        CommandError::parameter("PrimarySmtpAddress", "No address can be made from the Alias.", "Give -PrimarySmtpAddress.")
-    })?;
+    let primary = smtp_address(call.parameters, "PrimarySmtpAddress")?
+        .or(made_up)
+        .ok_or_else(|| {
+            CommandError::parameter(
+                "PrimarySmtpAddress",
+                "No address can be made from the Alias.",
+                "Give -PrimarySmtpAddress.",
+            )
+        })?;
     check_accepted(&domains, [&primary])?;
-    let group_type = if security { GroupType::Security } else { GroupType::Distribution };
-    let made = names.recipient(call, &mut tx, &primary, RecipientKind::Group(Group { group_type })).await?;
+    let group_type = if security {
+        GroupType::Security
+    } else {
+        GroupType::Distribution
+    };
+    let made = names
+        .recipient(call, &mut tx, &primary, RecipientKind::Group(Group { group_type }))
+        .await?;
     check_addresses_free(call, &mut tx, &made).await?;
     tx.recipient_insert(call.tenant(), &made).await?;
     for identity in call.parameters.list("Members").unwrap_or_default() {
@@ -115,14 +133,31 @@ async fn new_group(call: &Call<'_>) -> Result<Output, CommandError> {
 
 /// The group and the recipient that the parameters name.
 async fn pair(call: &Call<'_>, tx: &mut Tx) -> Result<(Recipient, Recipient), CommandError> {
-    let group = recipient(call, tx, call.parameters.text("Identity").unwrap_or_default(), Wanted::Group).await?;
+    let group = recipient(
+        call,
+        tx,
+        call.parameters.text("Identity").unwrap_or_default(),
+        Wanted::Group,
+    )
+    .await?;
     check_role(call, &group.name, is_security(&group))?;
-    let member = recipient(call, tx, call.parameters.text("Member").unwrap_or_default(), Wanted::Any).await?;
+    let member = recipient(
+        call,
+        tx,
+        call.parameters.text("Member").unwrap_or_default(),
+        Wanted::Any,
+    )
+    .await?;
     Ok((group, member))
 }
 
 /// For the audit log: the relationships whose scope the group is, with what changed by GUID.
-async fn scope_facts(call: &Call<'_>, tx: &mut Tx, group: &Recipient, member: &Recipient) -> Result<serde_json::Value, CommandError> {
+async fn scope_facts(
+    call: &Call<'_>,
+    tx: &mut Tx,
+    group: &Recipient,
+    member: &Recipient,
+) -> Result<serde_json::Value, CommandError> {
     let relationships = tx.relationship_list(call.tenant()).await?;
     let scopes: Vec<String> = relationships
         .into_iter()
@@ -140,13 +175,20 @@ async fn add_member(call: &Call<'_>) -> Result<Output, CommandError> {
     let mut tx = call.ctx.store.write().await?;
     let (group, member) = pair(call, &mut tx).await?;
     if group.id == member.id {
-        return Err(CommandError::parameter("Member", "A group cannot be its own member.", ""));
+        return Err(CommandError::parameter(
+            "Member",
+            "A group cannot be its own member.",
+            "",
+        ));
     }
     if !tx.group_member_add(call.tenant(), group.id, member.id).await? {
         return Err(CommandError::new(
             ErrorId::MemberAlreadyExists,
             member.name.as_str(),
-            format!("The recipient \"{}\" is already a member of the group \"{}\".", member.name, group.name),
+            format!(
+                "The recipient \"{}\" is already a member of the group \"{}\".",
+                member.name, group.name
+            ),
             "Nothing needs to be done.",
         ));
     }
@@ -170,7 +212,10 @@ async fn remove_member(call: &Call<'_>) -> Result<Output, CommandError> {
         return Err(CommandError::new(
             ErrorId::MemberNotFound,
             member.name.as_str(),
-            format!("The recipient \"{}\" is not a member of the group \"{}\".", member.name, group.name),
+            format!(
+                "The recipient \"{}\" is not a member of the group \"{}\".",
+                member.name, group.name
+            ),
             "Get-DistributionGroupMember shows the members.",
         ));
     }
@@ -181,7 +226,13 @@ async fn remove_member(call: &Call<'_>) -> Result<Output, CommandError> {
 
 async fn get_members(call: &Call<'_>) -> Result<Output, CommandError> {
     let mut tx = call.ctx.store.read().await?;
-    let group = recipient(call, &mut tx, call.parameters.text("Identity").unwrap_or_default(), Wanted::Group).await?;
+    let group = recipient(
+        call,
+        &mut tx,
+        call.parameters.text("Identity").unwrap_or_default(),
+        Wanted::Group,
+    )
+    .await?;
     let size = ResultSize::of(call.parameters);
     let mut members = tx.group_member_list(call.tenant(), group.id, size.to_read()).await?;
     let cut = size.cut(&mut members);

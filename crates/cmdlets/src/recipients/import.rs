@@ -79,7 +79,9 @@ async fn import_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
     for row in &rows {
         looked_at.push(match row.cell("Location") {
             Some(location) => platforms.inspect(platform, location).await.map_err(|e| match &e {
-                PlatformError::Files { source, .. } if source.kind() == std::io::ErrorKind::NotFound => nothing_at(location),
+                PlatformError::Files { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                    nothing_at(location)
+                }
                 _ => platform_error(&e).message,
             }),
             None => Err("Location is empty.".to_owned()),
@@ -106,17 +108,28 @@ async fn import_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
         objects.push(shown(row, &action, found.as_ref().ok(), what_if));
     }
     if !what_if && adopted > 0 {
-        call.save_with(tx, platform, serde_json::json!({ "Adopted": adopted, "Refused": refused })).await?;
+        call.save_with(
+            tx,
+            platform,
+            serde_json::json!({ "Adopted": adopted, "Refused": refused }),
+        )
+        .await?;
     } else {
         drop(tx);
     }
     let mut warnings = Vec::new();
     if refused > 0 {
-        warnings.push(format!("{refused} of {} rows were refused; the column Reason says why. Mend them and give the file again.", rows.len()));
+        warnings.push(format!(
+            "{refused} of {} rows were refused; the column Reason says why. Mend them and give the file again.",
+            rows.len()
+        ));
     }
     let orphans = orphans(call, platform, owned, &strangers).await?;
     if !orphans.is_empty() {
-        warnings.push(format!("{} mailbox folders on '{platform}' belong to no mailbox; they are listed as Orphan.", orphans.len()));
+        warnings.push(format!(
+            "{} mailbox folders on '{platform}' belong to no mailbox; they are listed as Orphan.",
+            orphans.len()
+        ));
     }
     objects.extend(orphans.iter().take(MAX_ORPHANS).map(|o| orphan(o)));
     Ok(Output::many(objects).warning(warnings))
@@ -128,7 +141,10 @@ pub(crate) fn csv_error(problems: &[csv::CsvProblem]) -> CommandError {
     CommandError::new(
         ErrorId::MigrationCsvInvalid,
         "CSVData",
-        format!("The CSV file cannot be used, and nothing was done:\n{}.", lines.join(";\n")),
+        format!(
+            "The CSV file cannot be used, and nothing was done:\n{}.",
+            lines.join(";\n")
+        ),
         "Mend the file and run the command again.",
     )
 }
@@ -138,7 +154,12 @@ async fn places_of_others(tenant: TenantId, tx: &mut Tx) -> Result<BTreeSet<Stri
     let mut places = BTreeSet::new();
     for other in tx.tenant_list().await?.into_iter().filter(|t| t.id != tenant) {
         places.insert(other.id.to_string());
-        places.extend(tx.accepted_domain_list(other.id).await?.into_iter().map(|d| d.name.to_string()));
+        places.extend(
+            tx.accepted_domain_list(other.id)
+                .await?
+                .into_iter()
+                .map(|d| d.name.to_string()),
+        );
     }
     Ok(places)
 }
@@ -169,18 +190,31 @@ async fn decide(
         Ok(made) => made,
         Err(error) => return Ok(Action::Refuse(error.message)),
     };
-    if let Some(present) = tx.recipient_by_proxy(call.tenant(), &format!("smtp:{}", row.address.key())).await? {
+    if let Some(present) = tx
+        .recipient_by_proxy(call.tenant(), &format!("smtp:{}", row.address.key()))
+        .await?
+    {
         return Ok(compared(row, platform, location, present));
     }
     match found {
         Err(why) => return Ok(Action::Refuse(why.clone())),
-        Ok(found) if !found.is_maildir => return Ok(Action::Refuse(format!("'{location}' is not a Maildir: it lacks cur or new."))),
+        Ok(found) if !found.is_maildir => {
+            return Ok(Action::Refuse(format!(
+                "'{location}' is not a Maildir: it lacks cur or new."
+            )));
+        }
         Ok(_) => {}
     }
     if let Some((tenant, id)) = tx.mailbox_at(platform, location).await? {
-        let holder = if tenant == call.tenant() { tx.recipient_get(tenant, id).await? } else { None };
+        let holder = if tenant == call.tenant() {
+            tx.recipient_get(tenant, id).await?
+        } else {
+            None
+        };
         let who = holder.map_or_else(|| "another mailbox".to_owned(), |h| format!("'{}'", h.name));
-        return Ok(Action::Refuse(format!("The folder '{location}' is already the place of {who}.")));
+        return Ok(Action::Refuse(format!(
+            "The folder '{location}' is already the place of {who}."
+        )));
     }
     if let Err(error) = check_accepted(domains, made.smtp_addresses()) {
         return Ok(Action::Refuse(error.message));
@@ -199,10 +233,17 @@ async fn name_taken(call: &Call<'_>, tx: &mut Tx, made: &Recipient) -> Result<Op
     for (what, value) in [("Name", &made.name), ("Alias", &made.alias)] {
         let found = tx.recipient_find(call.tenant(), value).await?;
         let same = |r: &&Recipient| {
-            if what == "Name" { r.name.eq_ignore_ascii_case(value) } else { r.alias.eq_ignore_ascii_case(value) }
+            if what == "Name" {
+                r.name.eq_ignore_ascii_case(value)
+            } else {
+                r.alias.eq_ignore_ascii_case(value)
+            }
         };
         if let Some(holder) = found.iter().find(same) {
-            return Ok(Some(format!("The {what} '{value}' is already used by '{}'.", holder.name)));
+            return Ok(Some(format!(
+                "The {what} '{value}' is already used by '{}'.",
+                holder.name
+            )));
         }
     }
     match made.exchange_guid() {
@@ -217,7 +258,12 @@ async fn name_taken(call: &Call<'_>, tx: &mut Tx, made: &Recipient) -> Result<Op
 /// A row whose address is in the directory: the same mailbox, or a contradiction.
 fn compared(row: &CsvRow, platform: &str, location: &str, present: Recipient) -> Action {
     let Some(mailbox) = present.mailbox() else {
-        return Action::Refuse(format!("{} is the address of '{}', which is of type {}.", row.address, present.name, present.recipient_type()));
+        return Action::Refuse(format!(
+            "{} is the address of '{}', which is of type {}.",
+            row.address,
+            present.name,
+            present.recipient_type()
+        ));
     };
     if mailbox.platform != platform || mailbox.location != location {
         return Action::Refuse(format!(
@@ -225,9 +271,15 @@ fn compared(row: &CsvRow, platform: &str, location: &str, present: Recipient) ->
             row.address, present.name, mailbox.location, mailbox.platform
         ));
     }
-    let other_guid = row.cell("ExchangeGuid").and_then(|g| g.parse::<ExchangeGuid>().ok()).filter(|g| *g != mailbox.exchange_guid);
+    let other_guid = row
+        .cell("ExchangeGuid")
+        .and_then(|g| g.parse::<ExchangeGuid>().ok())
+        .filter(|g| *g != mailbox.exchange_guid);
     match other_guid {
-        Some(guid) => Action::Refuse(format!("'{}' has the ExchangeGuid {}, which it keeps for ever, not {guid}.", present.name, mailbox.exchange_guid)),
+        Some(guid) => Action::Refuse(format!(
+            "'{}' has the ExchangeGuid {}, which it keeps for ever, not {guid}.",
+            present.name, mailbox.exchange_guid
+        )),
         None => Action::Unchanged(Box::new(present)),
     }
 }
@@ -238,12 +290,20 @@ async fn recipient_of(call: &Call<'_>, tx: &mut Tx, platform: &str, row: &CsvRow
         None => default_alias(Some(&row.address), row.address.local()),
     };
     let name = checked_text("Name", row.cell("Name").unwrap_or(row.address.local()), MAX_NAME)?;
-    let display_name = checked_text("DisplayName", row.cell("DisplayName").unwrap_or(&name), MAX_DISPLAY_NAME)?;
+    let display_name = checked_text(
+        "DisplayName",
+        row.cell("DisplayName").unwrap_or(&name),
+        MAX_DISPLAY_NAME,
+    )?;
     let exchange_guid = match row.cell("ExchangeGuid").map(Uuid::parse_str) {
         None => ExchangeGuid(Uuid::new_v4()),
         Some(Ok(guid)) if !guid.is_nil() => ExchangeGuid(guid),
         Some(Ok(_) | Err(_)) => {
-            return Err(CommandError::parameter("CSVData", "ExchangeGuid is not a GUID, or zero.", ""));
+            return Err(CommandError::parameter(
+                "CSVData",
+                "ExchangeGuid is not a GUID, or zero.",
+                "",
+            ));
         }
     };
     let id = RecipientId(Uuid::new_v4());
@@ -281,22 +341,34 @@ fn shown(row: &CsvRow, action: &Action, found: Option<&Inspection>, what_if: boo
     };
     // A preview's new names would not be the ones given later.
     let made_up = what_if && word == "Adopt";
-    let guid = recipient.and_then(|r| r.exchange_guid()).map(|g| g.0).filter(|_| !made_up || row.cell("ExchangeGuid").is_some());
+    let guid = recipient
+        .and_then(|r| r.exchange_guid())
+        .map(|g| g.0)
+        .filter(|_| !made_up || row.cell("ExchangeGuid").is_some());
     Object::new()
         .with("EmailAddress", row.address.to_string())
         .with("Location", row.cell("Location"))
         .with("Action", word)
         .with("Reason", reason)
         .with("ExchangeGuid", guid)
-        .with("LegacyExchangeDN", recipient.filter(|_| !made_up).map(|r| r.legacy_exchange_dn.to_string()))
+        .with(
+            "LegacyExchangeDN",
+            recipient.filter(|_| !made_up).map(|r| r.legacy_exchange_dn.to_string()),
+        )
         .with("Folders", found.map(|f| f.folders))
         .with("Items", found.map(|f| f.items))
 }
 
 /// What an administrator should see of a Maildir that is taken in all the same.
 fn noticed(found: &Inspection) -> String {
-    let mut told: Vec<String> = found.problems.iter().take(3).map(|p| format!("{} {}", p.path, p.kind)).collect();
-    let more = u64::try_from(found.problems.len().saturating_sub(told.len())).unwrap_or_default() + found.problems_untold;
+    let mut told: Vec<String> = found
+        .problems
+        .iter()
+        .take(3)
+        .map(|p| format!("{} {}", p.path, p.kind))
+        .collect();
+    let more =
+        u64::try_from(found.problems.len().saturating_sub(told.len())).unwrap_or_default() + found.problems_untold;
     if more > 0 {
         told.push(format!("and {more} more"));
     }
@@ -321,7 +393,12 @@ async fn orphans(
     owned: BTreeSet<String>,
     strangers: &BTreeSet<String>,
 ) -> Result<Vec<String>, CommandError> {
-    let mut orphans = call.ctx.platforms.orphans(platform, owned).await.map_err(|e| platform_error(&e))?;
+    let mut orphans = call
+        .ctx
+        .platforms
+        .orphans(platform, owned)
+        .await
+        .map_err(|e| platform_error(&e))?;
     orphans.retain(|location| !belongs_to_other(location, strangers));
     Ok(orphans)
 }

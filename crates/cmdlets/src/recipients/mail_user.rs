@@ -11,7 +11,8 @@ use crate::{
     error::CommandError,
     handler,
     lookup::{
-        Wanted, accepted_domains, check_accepted, check_addresses_free, check_not_in_cutover, parse_smtp, recipient, smtp_address,
+        Wanted, accepted_domains, check_accepted, check_addresses_free, check_not_in_cutover, parse_smtp, recipient,
+        smtp_address,
     },
     roles::{MAIL_RECIPIENT_CREATION, MAIL_RECIPIENTS, VIEW_ONLY_RECIPIENTS},
 };
@@ -93,7 +94,10 @@ async fn get_mail_user(call: &Call<'_>) -> Result<Output, CommandError> {
 
 async fn new_mail_user(call: &Call<'_>) -> Result<Output, CommandError> {
     let names = Names::of(call.parameters)?;
-    let external = parse_smtp("ExternalEmailAddress", call.parameters.text("ExternalEmailAddress").unwrap_or_default())?;
+    let external = parse_smtp(
+        "ExternalEmailAddress",
+        call.parameters.text("ExternalEmailAddress").unwrap_or_default(),
+    )?;
     let primary = smtp_address(call.parameters, "PrimarySmtpAddress")?.unwrap_or_else(|| external.clone());
     let mut tx = call.ctx.store.write().await?;
     let domains = accepted_domains(call, &mut tx).await?;
@@ -139,12 +143,21 @@ async fn set_mail_user(call: &Call<'_>) -> Result<Output, CommandError> {
     Ok(Output::none().warning(warnings))
 }
 
-async fn check_guid_free(call: &Call<'_>, tx: &mut Tx, user: &Recipient, guid: ExchangeGuid) -> Result<(), CommandError> {
+async fn check_guid_free(
+    call: &Call<'_>,
+    tx: &mut Tx,
+    user: &Recipient,
+    guid: ExchangeGuid,
+) -> Result<(), CommandError> {
     match tx.recipient_by_exchange_guid(call.tenant(), guid).await? {
         Some(holder) if holder.id != user.id => Err(CommandError::new(
             ErrorId::ObjectAlreadyExists,
             guid.to_string(),
-            format!("The ExchangeGuid {guid} is already used by '{}' ({}).", holder.name, holder.recipient_type()),
+            format!(
+                "The ExchangeGuid {guid} is already used by '{}' ({}).",
+                holder.name,
+                holder.recipient_type()
+            ),
             "One mailbox is one recipient's: copy the value that Get-Mailbox prints in the source.",
         )),
         Some(_) | None => Ok(()),
@@ -153,7 +166,13 @@ async fn check_guid_free(call: &Call<'_>, tx: &mut Tx, user: &Recipient, guid: E
 
 async fn remove_mail_user(call: &Call<'_>) -> Result<Output, CommandError> {
     let mut tx = call.ctx.store.write().await?;
-    let user = recipient(call, &mut tx, call.parameters.text("Identity").unwrap_or_default(), Wanted::MailUser).await?;
+    let user = recipient(
+        call,
+        &mut tx,
+        call.parameters.text("Identity").unwrap_or_default(),
+        Wanted::MailUser,
+    )
+    .await?;
     let moves = tx.move_list(call.tenant(), None).await?;
     let open = moves.iter().find(|m| {
         m.recipient == Some(user.id) && !matches!(m.status, UserStatus::Completed | UserStatus::CompletedWithWarnings)
@@ -161,7 +180,10 @@ async fn remove_mail_user(call: &Call<'_>) -> Result<Output, CommandError> {
     if let Some(open) = open {
         return Err(CommandError::invalid_operation(
             &user.name,
-            format!("'{}' is the recipient of the migration user {} ({}).", user.name, open.email_address, open.status),
+            format!(
+                "'{}' is the recipient of the migration user {} ({}).",
+                user.name, open.email_address, open.status
+            ),
             format!("Remove-MigrationUser {} first.", open.email_address),
         ));
     }

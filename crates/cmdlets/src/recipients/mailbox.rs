@@ -10,7 +10,8 @@ use crate::{
     error::{CommandError, error_chain},
     handler,
     lookup::{
-        ResultSize, Wanted, accepted_domains, check_accepted, check_addresses_free, check_not_in_cutover, recipient, smtp_address,
+        ResultSize, Wanted, accepted_domains, check_accepted, check_addresses_free, check_not_in_cutover, recipient,
+        smtp_address,
     },
     roles::{MAIL_RECIPIENT_CREATION, MAIL_RECIPIENTS, VIEW_ONLY_RECIPIENTS},
 };
@@ -146,7 +147,11 @@ async fn new_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
     };
     platforms.check(platform).await.map_err(|e| platform_error(&e))?;
     let sign_in_name = names.sign_in_name.clone().ok_or_else(|| {
-        CommandError::parameter("MicrosoftOnlineServicesID", "A sign-in name is needed.", "Give -MicrosoftOnlineServicesID.")
+        CommandError::parameter(
+            "MicrosoftOnlineServicesID",
+            "A sign-in name is needed.",
+            "Give -MicrosoftOnlineServicesID.",
+        )
     })?;
     let primary = smtp_address(call.parameters, "PrimarySmtpAddress")?.unwrap_or_else(|| sign_in_name.clone());
 
@@ -163,7 +168,9 @@ async fn new_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
         max_receive_size: MAX_RECEIVE_SIZE,
     };
     let place = Place::from(&mailbox);
-    let made = names.recipient(call, &mut tx, &primary, RecipientKind::Mailbox(mailbox)).await?;
+    let made = names
+        .recipient(call, &mut tx, &primary, RecipientKind::Mailbox(mailbox))
+        .await?;
     check_addresses_free(call, &mut tx, &made).await?;
     tx.recipient_insert(call.tenant(), &made).await?;
     // An empty folder that stays behind when the commit fails is listed as an orphan; a row without a folder would bounce mail.
@@ -178,7 +185,8 @@ async fn set_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
     let mut mailbox = recipient(call, &mut tx, identity, Wanted::Mailbox).await?;
     check_not_in_cutover(call, &mut tx, &mailbox).await?;
     let warnings = apply_common(call, &mut mailbox)?;
-    if let (RecipientKind::Mailbox(m), Some(hold)) = (&mut mailbox.kind, call.parameters.bool("LitigationHoldEnabled")) {
+    if let (RecipientKind::Mailbox(m), Some(hold)) = (&mut mailbox.kind, call.parameters.bool("LitigationHoldEnabled"))
+    {
         m.litigation_hold = hold;
     }
     let domains = accepted_domains(call, &mut tx).await?;

@@ -13,5 +13,12 @@ pub(crate) use import::csv_error;
 use crate::Cmdlet;
 
 pub(crate) fn cmdlets() -> Vec<Cmdlet> {
-    [mailbox::cmdlets(), import::cmdlets(), mail_user::cmdlets(), group::cmdlets(), organization::cmdlets()].concat()
+    [
+        mailbox::cmdlets(),
+        import::cmdlets(),
+        mail_user::cmdlets(),
+        group::cmdlets(),
+        organization::cmdlets(),
+    ]
+    .concat()
 }

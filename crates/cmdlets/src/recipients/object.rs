@@ -24,7 +24,10 @@ fn common(r: &Recipient) -> Object {
         .with("RecipientTypeDetails", r.recipient_type())
         .with("PrimarySmtpAddress", r.primary_smtp_address().map(ToString::to_string))
         .with("WindowsEmailAddress", r.primary_smtp_address().map(ToString::to_string))
-        .with("EmailAddresses", r.email_addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
+        .with(
+            "EmailAddresses",
+            r.email_addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        )
         .with("LegacyExchangeDN", r.legacy_exchange_dn.as_str())
         .with("Guid", r.id.0)
         .with("ExternalDirectoryObjectId", r.id.to_string())
@@ -37,12 +40,18 @@ fn common_properties(columns: &[&str]) -> Vec<Property> {
         ("Identity", "The Name."),
         ("DisplayName", "Shown in address lists."),
         ("Alias", "Unique in the organisation."),
-        ("RecipientType", "UserMailbox, MailUser, MailUniversalSecurityGroup or MailUniversalDistributionGroup."),
+        (
+            "RecipientType",
+            "UserMailbox, MailUser, MailUniversalSecurityGroup or MailUniversalDistributionGroup.",
+        ),
         ("RecipientTypeDetails", "The same here."),
         ("PrimarySmtpAddress", "The SMTP: entry of EmailAddresses."),
         ("WindowsEmailAddress", "The primary address."),
         ("EmailAddresses", "All proxy addresses."),
-        ("LegacyExchangeDN", "The name under which internal mail remembers the recipient; never changes."),
+        (
+            "LegacyExchangeDN",
+            "The name under which internal mail remembers the recipient; never changes.",
+        ),
         ("Guid", "The directory object."),
         ("ExternalDirectoryObjectId", "The directory object, as text."),
         ("HiddenFromAddressListsEnabled", "Whether address lists leave it out."),
@@ -51,27 +60,40 @@ fn common_properties(columns: &[&str]) -> Vec<Property> {
 }
 
 fn property(name: &str, help: &str, columns: &[&str]) -> Property {
-    if columns.contains(&name) { Property::column(name, help) } else { Property::new(name, help) }
+    if columns.contains(&name) {
+        Property::column(name, help)
+    } else {
+        Property::new(name, help)
+    }
 }
 
 fn tail(mut object: Object, r: &Recipient) -> Object {
     for number in 1..=CUSTOM_ATTRIBUTES {
-        let value = r.custom_attributes.iter().find(|(n, _)| *n == number).map(|(_, v)| v.as_str());
+        let value = r
+            .custom_attributes
+            .iter()
+            .find(|(n, _)| *n == number)
+            .map(|(_, v)| v.as_str());
         object = object.with(&format!("CustomAttribute{number}"), value.unwrap_or_default());
     }
-    object.with("WhenCreatedUTC", r.created).with("WhenChangedUTC", r.changed)
+    object
+        .with("WhenCreatedUTC", r.created)
+        .with("WhenChangedUTC", r.changed)
 }
 
 fn tail_properties() -> Vec<Property> {
-    let mut all: Vec<Property> =
-        (1..=CUSTOM_ATTRIBUTES).map(|n| Property::new(&format!("CustomAttribute{n}"), "Free text.")).collect();
+    let mut all: Vec<Property> = (1..=CUSTOM_ATTRIBUTES)
+        .map(|n| Property::new(&format!("CustomAttribute{n}"), "Free text."))
+        .collect();
     all.push(Property::new("WhenCreatedUTC", "When it was made."));
     all.push(Property::new("WhenChangedUTC", "When it was last changed."));
     all
 }
 
 fn external(r: &Recipient) -> Option<String> {
-    r.mail_user().and_then(|m| m.external_email_address.as_ref()).map(|a| format!("SMTP:{a}"))
+    r.mail_user()
+        .and_then(|m| m.external_email_address.as_ref())
+        .map(|a| format!("SMTP:{a}"))
 }
 
 /// As Get-Mailbox shows it.
@@ -102,13 +124,19 @@ pub(super) fn mailbox_properties() -> Vec<Property> {
         [
             ("UserPrincipalName", "Sign-in name."),
             ("MicrosoftOnlineServicesID", "Sign-in name."),
-            ("ExchangeGuid", "Identity of the contents; kept for ever, also across a move."),
+            (
+                "ExchangeGuid",
+                "Identity of the contents; kept for ever, also across a move.",
+            ),
             ("ArchiveGuid", "Always zero: no archive."),
             ("LitigationHoldEnabled", "A hold blocks a move."),
             ("MaxReceiveSize", "Largest message it accepts, octets."),
             ("Platform", "The mail platform that holds the contents."),
             ("Location", "Where on the platform."),
-            ("MailboxState", "Open; InCutover while a partner completes its move; NotYetShown while ours does."),
+            (
+                "MailboxState",
+                "Open; InCutover while a partner completes its move; NotYetShown while ours does.",
+            ),
         ]
         .map(|(name, help)| property(name, help, &columns)),
     );
@@ -146,15 +174,19 @@ pub(super) fn mail_user_properties() -> Vec<Property> {
 
 /// As Get-Recipient shows it: what every kind has, and where its mail goes.
 pub(super) fn recipient(r: &Recipient) -> Object {
-    let object =
-        common(r).with("ExternalEmailAddress", external(r)).with("ExchangeGuid", guid(r.exchange_guid()));
+    let object = common(r)
+        .with("ExternalEmailAddress", external(r))
+        .with("ExchangeGuid", guid(r.exchange_guid()));
     tail(object, r)
 }
 
 pub(super) fn recipient_properties() -> Vec<Property> {
     let mut all = common_properties(&["Name", "RecipientType"]);
     all.push(Property::new("ExternalEmailAddress", "Where a mail user's mail goes."));
-    all.push(Property::new("ExchangeGuid", "The mailbox it has or stands for; zero for none."));
+    all.push(Property::new(
+        "ExchangeGuid",
+        "The mailbox it has or stands for; zero for none.",
+    ));
     all.extend(tail_properties());
     all
 }
@@ -165,7 +197,12 @@ pub(super) fn group(r: &Recipient) -> Object {
         RecipientKind::Group(g) => g.group_type == GroupType::Security,
         RecipientKind::Mailbox(_) | RecipientKind::MailUser(_) => false,
     };
-    let kind: Value = if security { "Universal, SecurityEnabled" } else { "Universal" }.into();
+    let kind: Value = if security {
+        "Universal, SecurityEnabled"
+    } else {
+        "Universal"
+    }
+    .into();
     tail(
         common(r)
             .with("GroupType", kind)
@@ -178,9 +215,18 @@ pub(super) fn group(r: &Recipient) -> Object {
 pub(super) fn group_properties() -> Vec<Property> {
     let columns = ["Name", "DisplayName", "GroupType", "PrimarySmtpAddress"];
     let mut all = common_properties(&columns);
-    all.push(Property::column("GroupType", "Universal, with SecurityEnabled for a mail-enabled security group."));
-    all.push(Property::new("MemberJoinRestriction", "Closed: administrators add members."));
-    all.push(Property::new("MemberDepartRestriction", "Closed for a security group, otherwise Open."));
+    all.push(Property::column(
+        "GroupType",
+        "Universal, with SecurityEnabled for a mail-enabled security group.",
+    ));
+    all.push(Property::new(
+        "MemberJoinRestriction",
+        "Closed: administrators add members.",
+    ));
+    all.push(Property::new(
+        "MemberDepartRestriction",
+        "Closed for a security group, otherwise Open.",
+    ));
     all.extend(tail_properties());
     all
 }

@@ -14,32 +14,51 @@ use rehome_command::{Declaration, Effect, Object, Parameter, ParameterType as T,
 pub(super) fn cmdlets() -> Vec<Cmdlet> {
     vec![
         Cmdlet::new(
-            Declaration::new("Get", "AcceptedDomain", Effect::Read, &[REMOTE_AND_ACCEPTED_DOMAINS, VIEW_ONLY_CONFIGURATION], "Shows the domains for which the organisation accepts mail.")
-                .description("Domains are added and removed by the operator on the machine: rehome tenant domain add|remove.")
-                .parameters([
-                    Parameter::new("Identity", T::Identity, "The domain. Without it, all.").position(1).pipeline(),
-                    result_size(),
-                ])
-                .output([
-                    Property::column("Name", "The domain."),
-                    Property::column("DomainName", "The domain."),
-                    Property::column("DomainType", "Authoritative."),
-                    Property::column("Default", "Whether addresses are made in it."),
-                ])
-                .example("Get-AcceptedDomain", "Shows all."),
+            Declaration::new(
+                "Get",
+                "AcceptedDomain",
+                Effect::Read,
+                &[REMOTE_AND_ACCEPTED_DOMAINS, VIEW_ONLY_CONFIGURATION],
+                "Shows the domains for which the organisation accepts mail.",
+            )
+            .description(
+                "Domains are added and removed by the operator on the machine: rehome tenant domain add|remove.",
+            )
+            .parameters([
+                Parameter::new("Identity", T::Identity, "The domain. Without it, all.")
+                    .position(1)
+                    .pipeline(),
+                result_size(),
+            ])
+            .output([
+                Property::column("Name", "The domain."),
+                Property::column("DomainName", "The domain."),
+                Property::column("DomainType", "Authoritative."),
+                Property::column("Default", "Whether addresses are made in it."),
+            ])
+            .example("Get-AcceptedDomain", "Shows all."),
             handler!(get_accepted_domain),
         ),
         Cmdlet::new(
-            Declaration::new("Get", "OrganizationConfig", Effect::Read, &[ORGANIZATION_CONFIGURATION, VIEW_ONLY_CONFIGURATION], "Shows the organisation, with the GUID that partners need.")
-                .output([
-                    Property::column("Name", "The initial domain."),
-                    Property::column("DisplayName", "Shown to partners."),
-                    Property::column("Guid", "The tenant's GUID: a partner puts it into DomainNames of his organization relationship."),
-                    Property::new("OrganizationId", "The initial domain."),
-                    Property::new("IsDehydrated", "Always false: tenants are made ready for use."),
-                    Property::new("ExchangeVersion", "Version of this program."),
-                ])
-                .example("Get-OrganizationConfig", "Shows the tenant's GUID."),
+            Declaration::new(
+                "Get",
+                "OrganizationConfig",
+                Effect::Read,
+                &[ORGANIZATION_CONFIGURATION, VIEW_ONLY_CONFIGURATION],
+                "Shows the organisation, with the GUID that partners need.",
+            )
+            .output([
+                Property::column("Name", "The initial domain."),
+                Property::column("DisplayName", "Shown to partners."),
+                Property::column(
+                    "Guid",
+                    "The tenant's GUID: a partner puts it into DomainNames of his organization relationship.",
+                ),
+                Property::new("OrganizationId", "The initial domain."),
+                Property::new("IsDehydrated", "Always false: tenants are made ready for use."),
+                Property::new("ExchangeVersion", "Version of this program."),
+            ])
+            .example("Get-OrganizationConfig", "Shows the tenant's GUID."),
             handler!(get_organization_config),
         ),
     ]
@@ -52,7 +71,11 @@ async fn get_accepted_domain(call: &Call<'_>) -> Result<Output, CommandError> {
         domains.retain(|d| d.name.as_str().eq_ignore_ascii_case(identity.trim()));
         if domains.is_empty() {
             let organisation = call.organisation(&mut tx).await?;
-            return Err(CommandError::not_found(identity, &organisation, "Get-AcceptedDomain lists the domains."));
+            return Err(CommandError::not_found(
+                identity,
+                &organisation,
+                "Get-AcceptedDomain lists the domains.",
+            ));
         }
     }
     let cut = ResultSize::of(call.parameters).cut(&mut domains);

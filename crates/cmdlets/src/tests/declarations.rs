@@ -11,7 +11,10 @@ struct Typist;
 
 impl Inputs for Typist {
     fn credential(&mut self, _: &str, user_name: Option<&str>) -> Result<Credential, String> {
-        Ok(Credential { user_name: user_name.unwrap_or("user").into(), password: "secret".to_owned().into() })
+        Ok(Credential {
+            user_name: user_name.unwrap_or("user").into(),
+            password: "secret".to_owned().into(),
+        })
     }
 
     fn secret(&mut self, _: &str) -> Result<SecretString, String> {
@@ -49,15 +52,25 @@ fn shell_words(line: &str) -> Vec<String> {
 
 fn check(d: &Declaration) {
     let name = d.name();
-    let known: BTreeSet<&str> = ROLE_GROUPS.iter().flat_map(|(_, roles)| roles.iter().copied()).collect();
-    assert!(!d.roles.is_empty() && d.roles.iter().all(|r| known.contains(r.as_str())), "{name}: roles");
+    let known: BTreeSet<&str> = ROLE_GROUPS
+        .iter()
+        .flat_map(|(_, roles)| roles.iter().copied())
+        .collect();
+    assert!(
+        !d.roles.is_empty() && d.roles.iter().all(|r| known.contains(r.as_str())),
+        "{name}: roles"
+    );
     let expected = match d.verb.as_str() {
         "Get" | "Test" => Effect::Read,
         "Remove" if d.noun != "DistributionGroupMember" => Effect::Destroy,
         _ => Effect::Change,
     };
     assert_eq!(d.effect, expected, "{name}");
-    for text in [&d.synopsis].into_iter().chain(d.parameters.iter().map(|p| &p.help)).chain(d.output.iter().map(|p| &p.help)) {
+    for text in [&d.synopsis]
+        .into_iter()
+        .chain(d.parameters.iter().map(|p| &p.help))
+        .chain(d.output.iter().map(|p| &p.help))
+    {
         assert!(text.len() > 5 && text.ends_with('.'), "{name}: '{text}'");
     }
     assert!(!d.examples.is_empty(), "{name}: no example");
@@ -67,25 +80,52 @@ fn check(d: &Declaration) {
         for spelling in std::iter::once(&p.name).chain(&p.aliases) {
             assert!(names.insert(spelling.to_lowercase()), "{name}: -{spelling} twice");
         }
-        assert!(p.roles.iter().all(|r| known.contains(r.as_str())), "{name}: roles of -{}", p.name);
+        assert!(
+            p.roles.iter().all(|r| known.contains(r.as_str())),
+            "{name}: roles of -{}",
+            p.name
+        );
         let secret = matches!(p.kind, ParameterType::Secret | ParameterType::Credential);
         assert!(!(secret && p.position.is_some()), "{name}: a secret at a position");
-        assert!(!(p.nullable && (p.mandatory || p.kind == ParameterType::Identity)), "{name}: -{} may be null", p.name);
-        assert!(p.kind != ParameterType::Flags || !p.allowed_values.is_empty(), "{name}: -{} has no flags", p.name);
-        assert!(p.user_name_from.as_ref().is_none_or(|n| d.parameter(n).is_some()), "{name}: -{}", p.name);
+        assert!(
+            !(p.nullable && (p.mandatory || p.kind == ParameterType::Identity)),
+            "{name}: -{} may be null",
+            p.name
+        );
+        assert!(
+            p.kind != ParameterType::Flags || !p.allowed_values.is_empty(),
+            "{name}: -{} has no flags",
+            p.name
+        );
+        assert!(
+            p.user_name_from.as_ref().is_none_or(|n| d.parameter(n).is_some()),
+            "{name}: -{}",
+            p.name
+        );
     }
     let sets = d.sets();
-    assert!(d.default_set.as_ref().is_none_or(|s| sets.contains(s)), "{name}: default set");
+    assert!(
+        d.default_set.as_ref().is_none_or(|s| sets.contains(s)),
+        "{name}: default set"
+    );
     assert!(sets.len() == 1 || d.default_set.is_some(), "{name}: no default set");
     for set in &sets {
-        let mut positions: Vec<u8> = d.parameters.iter().filter(|p| p.is_in(set)).filter_map(|p| p.position).collect();
+        let mut positions: Vec<u8> = d
+            .parameters
+            .iter()
+            .filter(|p| p.is_in(set))
+            .filter_map(|p| p.position)
+            .collect();
         positions.sort_unstable();
         let expected: Vec<u8> = (1..=u8::try_from(positions.len()).unwrap()).collect();
         assert_eq!(positions, expected, "{name}: positions in set '{set}'");
     }
     let columns: BTreeSet<&str> = d.output.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(columns.len(), d.output.len(), "{name}: a property twice");
-    assert!(d.output.is_empty() || d.output.iter().any(|p| p.default_column), "{name}: no default column");
+    assert!(
+        d.output.is_empty() || d.output.iter().any(|p| p.default_column),
+        "{name}: no default column"
+    );
 }
 
 #[test]
@@ -98,10 +138,19 @@ fn declarations_are_well_formed() {
         let json = serde_json::to_string(d).unwrap();
         assert_eq!(&serde_json::from_str::<Declaration>(&json).unwrap(), d);
         let help = render_help(d);
-        assert!(d.parameters.iter().all(|p| help.contains(&format!("    -{} <", p.name))), "{}", d.name());
+        assert!(
+            d.parameters
+                .iter()
+                .all(|p| help.contains(&format!("    -{} <", p.name))),
+            "{}",
+            d.name()
+        );
         for example in &d.examples {
             // What begins with two dashes is the program's own option.
-            let words: Vec<String> = shell_words(&example.command).into_iter().filter(|w| !w.starts_with("--")).collect();
+            let words: Vec<String> = shell_words(&example.command)
+                .into_iter()
+                .filter(|w| !w.starts_with("--"))
+                .collect();
             assert_eq!(words[0], d.name());
             if let Err(error) = bind_words(d, &words[1..], &mut Typist) {
                 panic!("rehome {}: {error}", example.command);
@@ -117,7 +166,10 @@ fn the_cmdlets_of_this_release() {
         ("OrganizationRelationship", &["New", "Get", "Set", "Remove"][..]),
         ("MigrationEndpoint", &["New", "Get", "Set", "Remove"]),
         ("MigrationServerAvailability", &["Test"]),
-        ("MigrationBatch", &["New", "Get", "Set", "Start", "Stop", "Complete", "Remove"]),
+        (
+            "MigrationBatch",
+            &["New", "Get", "Set", "Start", "Stop", "Complete", "Remove"],
+        ),
         ("MigrationUser", &["Get", "Set", "Start", "Stop", "Remove"]),
         ("MigrationUserStatistics", &["Get"]),
         ("OutboundMigration", &["Get", "Test"]),
@@ -149,11 +201,15 @@ async fn outside_his_roles_nothing_exists_for_a_caller() {
     assert!(visible(&context.caller).is_empty());
     for cmdlet in registry() {
         let name = cmdlet.declaration.name();
-        let error = crate::invoke_json(&context, &name, &serde_json::Map::new()).await.unwrap_err();
+        let error = crate::invoke_json(&context, &name, &serde_json::Map::new())
+            .await
+            .unwrap_err();
         assert_eq!(error.id, ErrorId::CommandNotFound, "{name}");
         let expected = format!("The term '{name}' is not recognized as the name of a cmdlet");
         assert!(error.message.starts_with(&expected), "{}", error.message);
-        let unknown = crate::invoke_json(&world.context, "Get-Nonsense", &serde_json::Map::new()).await.unwrap_err();
+        let unknown = crate::invoke_json(&world.context, "Get-Nonsense", &serde_json::Map::new())
+            .await
+            .unwrap_err();
         assert_eq!(unknown.message.replace("Get-Nonsense", &name), error.message);
     }
 }

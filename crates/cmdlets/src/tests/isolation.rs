@@ -9,21 +9,47 @@ use serde_json::{Map, Value as Json, json};
 /// Everything that Contoso has, under every name it has.
 async fn contoso(world: &World) -> Vec<String> {
     let csv = Value::Octets(b"EmailAddress\nmike@contoso.example\n".to_vec()).to_json(Secrets::Keep);
-    let app = world.one("New-MgApplication", json!({"DisplayName": "contoso mover", "RedirectUris": ["https://office.com"]})).await;
+    let app = world
+        .one(
+            "New-MgApplication",
+            json!({"DisplayName": "contoso mover", "RedirectUris": ["https://office.com"]}),
+        )
+        .await;
     world.consent(ApplicationId::from_u128(0xa1)).await;
     let mut objects = vec![app.clone()];
     for (name, parameters) in [
-        ("New-Mailbox", json!({"Name": "contoso lara", "Alias": "contoso.lara", "MicrosoftOnlineServicesID": "lara@contoso.example"})),
-        ("New-MailUser", json!({"Name": "contoso mike", "ExternalEmailAddress": "mike@partner.example", "PrimarySmtpAddress": "mike@contoso.example"})),
-        ("New-DistributionGroup", json!({"Name": "contoso leaving", "Type": "Security", "Members": ["contoso lara"]})),
-        ("New-OrganizationRelationship", json!({"Name": "contoso partner", "DomainNames": ["partner.example"]})),
-        ("New-MigrationEndpoint", json!({
-            "Name": "contoso endpoint", "ExchangeRemoteMove": true, "RemoteServer": "mail.partner.example", "RemoteTenant": "partner.example",
-            "Credentials": {"UserName": app["AppId"], "Password": "geheim"}, "SkipVerification": true,
-        })),
-        ("New-MigrationBatch", json!({"Name": "contoso wave", "SourceEndpoint": "contoso endpoint", "CSVData": csv, "TargetDeliveryDomain": "contoso.example"})),
+        (
+            "New-Mailbox",
+            json!({"Name": "contoso lara", "Alias": "contoso.lara", "MicrosoftOnlineServicesID": "lara@contoso.example"}),
+        ),
+        (
+            "New-MailUser",
+            json!({"Name": "contoso mike", "ExternalEmailAddress": "mike@partner.example", "PrimarySmtpAddress": "mike@contoso.example"}),
+        ),
+        (
+            "New-DistributionGroup",
+            json!({"Name": "contoso leaving", "Type": "Security", "Members": ["contoso lara"]}),
+        ),
+        (
+            "New-OrganizationRelationship",
+            json!({"Name": "contoso partner", "DomainNames": ["partner.example"]}),
+        ),
+        (
+            "New-MigrationEndpoint",
+            json!({
+                "Name": "contoso endpoint", "ExchangeRemoteMove": true, "RemoteServer": "mail.partner.example", "RemoteTenant": "partner.example",
+                "Credentials": {"UserName": app["AppId"], "Password": "geheim"}, "SkipVerification": true,
+            }),
+        ),
+        (
+            "New-MigrationBatch",
+            json!({"Name": "contoso wave", "SourceEndpoint": "contoso endpoint", "CSVData": csv, "TargetDeliveryDomain": "contoso.example"}),
+        ),
         ("Get-MigrationUser", json!({"Identity": "mike@contoso.example"})),
-        ("Get-MgServicePrincipal", json!({"AppId": ApplicationId::from_u128(0xa1).to_string()})),
+        (
+            "Get-MgServicePrincipal",
+            json!({"AppId": ApplicationId::from_u128(0xa1).to_string()}),
+        ),
         ("Get-OrganizationConfig", json!({})),
     ] {
         objects.push(world.one(name, parameters).await);
@@ -32,15 +58,34 @@ async fn contoso(world: &World) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for object in &objects {
         for property in [
-            "Name", "Identity", "Alias", "PrimarySmtpAddress", "Guid", "ExchangeGuid", "LegacyExchangeDN", "UserPrincipalName",
-            "BatchGuid", "RequestGuid", "AppId", "Id", "ServicePrincipalId", "ExternalEmailAddress",
+            "Name",
+            "Identity",
+            "Alias",
+            "PrimarySmtpAddress",
+            "Guid",
+            "ExchangeGuid",
+            "LegacyExchangeDN",
+            "UserPrincipalName",
+            "BatchGuid",
+            "RequestGuid",
+            "AppId",
+            "Id",
+            "ServicePrincipalId",
+            "ExternalEmailAddress",
         ] {
             if let Some(text) = object[property].as_str().filter(|t| !t.starts_with("00000000-")) {
                 names.push(text.to_owned());
             }
         }
     }
-    names.extend(["*".into(), "%".into(), "$null".into(), "contoso*".into(), "smtp:lara@contoso.example".into(), "contoso.example".into()]);
+    names.extend([
+        "*".into(),
+        "%".into(),
+        "$null".into(),
+        "contoso*".into(),
+        "smtp:lara@contoso.example".into(),
+        "contoso.example".into(),
+    ]);
     names.sort();
     names.dedup();
     names
@@ -57,7 +102,11 @@ fn filler(p: &Parameter) -> Json {
         ParameterType::Octets => Value::Octets(b"EmailAddress\nx@fabrikam.example\n".to_vec()).to_json(Secrets::Keep),
         ParameterType::Credential => json!({"UserName": "deadbeef-0000-4000-8000-000000000000", "Password": "geheim"}),
         ParameterType::Secret => json!("geheim"),
-        ParameterType::Text | ParameterType::Identity | ParameterType::List | ParameterType::EditableList | ParameterType::Flags => {
+        ParameterType::Text
+        | ParameterType::Identity
+        | ParameterType::List
+        | ParameterType::EditableList
+        | ParameterType::Flags => {
             json!(p.allowed_values.first().map_or("fabrikam.example", String::as_str))
         }
     }
@@ -81,7 +130,10 @@ fn not_found(id: ErrorId) -> bool {
 /// The parameters that a call needs beside the one under test.
 fn around(d: &Declaration, looked_for: &Parameter) -> Map<String, Json> {
     let set = looked_for.sets.first().cloned().unwrap_or_default();
-    let others = d.parameters.iter().filter(|p| p.mandatory && p.name != looked_for.name && p.is_in(&set));
+    let others = d
+        .parameters
+        .iter()
+        .filter(|p| p.mandatory && p.name != looked_for.name && p.is_in(&set));
     let mut around: Map<String, Json> = others.map(|p| (p.name.clone(), filler(p))).collect();
     // The one object that the caller has under this name, so that the look-up of a member is reached.
     if d.noun == "DistributionGroupMember" && looked_for.name == "Member" {
@@ -104,15 +156,33 @@ async fn no_identity_of_another_tenant_is_found() {
     let world = World::new().await;
     let names = contoso(&world).await;
     let fabrikam = world.fabrikam();
-    let app = run_in(&fabrikam, "New-MgApplication", json!({"DisplayName": "own", "RedirectUris": ["https://office.com"]})).await.unwrap();
+    let app = run_in(
+        &fabrikam,
+        "New-MgApplication",
+        json!({"DisplayName": "own", "RedirectUris": ["https://office.com"]}),
+    )
+    .await
+    .unwrap();
     let app = json(&app.objects)[0]["AppId"].clone();
-    let endpoint = |name: &str, app: &Json| json!({
-        "Name": name, "ExchangeRemoteMove": true, "RemoteServer": "mail.partner.example", "RemoteTenant": "partner.example",
-        "Credentials": {"UserName": app, "Password": "geheim"}, "SkipVerification": true,
-    });
-    run_in(&fabrikam, "New-DistributionGroup", json!({"Name": "own group"})).await.unwrap();
-    run_in(&fabrikam, "New-OrganizationRelationship", json!({"Name": "own partner", "DomainNames": ["own.example"]})).await.unwrap();
-    run_in(&fabrikam, "New-MigrationEndpoint", endpoint("own endpoint", &app)).await.unwrap();
+    let endpoint = |name: &str, app: &Json| {
+        json!({
+            "Name": name, "ExchangeRemoteMove": true, "RemoteServer": "mail.partner.example", "RemoteTenant": "partner.example",
+            "Credentials": {"UserName": app, "Password": "geheim"}, "SkipVerification": true,
+        })
+    };
+    run_in(&fabrikam, "New-DistributionGroup", json!({"Name": "own group"}))
+        .await
+        .unwrap();
+    run_in(
+        &fabrikam,
+        "New-OrganizationRelationship",
+        json!({"Name": "own partner", "DomainNames": ["own.example"]}),
+    )
+    .await
+    .unwrap();
+    run_in(&fabrikam, "New-MigrationEndpoint", endpoint("own endpoint", &app))
+        .await
+        .unwrap();
 
     for cmdlet in registry() {
         let d = &cmdlet.declaration;
@@ -130,7 +200,10 @@ async fn no_identity_of_another_tenant_is_found() {
                         let told = error.message.replace(name.as_str(), "");
                         assert!(!told.contains("contoso"), "{what} '{name}': {error}");
                         // A name that cannot even be read (no GUID, no address) never got to the look-up.
-                        assert!(not_found(error.id) || error.id == ErrorId::ParameterBinding, "{what} '{name}': {error}");
+                        assert!(
+                            not_found(error.id) || error.id == ErrorId::ParameterBinding,
+                            "{what} '{name}': {error}"
+                        );
                         reached += usize::from(not_found(error.id));
                     }
                     Ok(output) => panic!("{what} '{name}' found {:?}", json(&output.objects)),
@@ -175,7 +248,9 @@ async fn no_list_shows_another_tenants_object() {
         }
         let output = run_in(&fabrikam, &d.name(), json!({})).await.unwrap();
         // The authority's own name is the deployment's, not the tenant's.
-        let text = json!(json(&output.objects)).to_string().replace("https://mail.contoso.example/", "");
+        let text = json!(json(&output.objects))
+            .to_string()
+            .replace("https://mail.contoso.example/", "");
         assert!(!text.contains("contoso"), "{}: {text}", d.name());
     }
     let before: Vec<Json> = json(&world.ok("Get-Recipient", json!({})).await.objects);

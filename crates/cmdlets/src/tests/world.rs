@@ -43,7 +43,11 @@ impl Partner for PlayedPartner {
     async fn connect(&self, _: &PartnerAddress, correlation: CorrelationId) -> Result<Connected, PartnerError> {
         let id = *self.0.lock().unwrap();
         let problem = Problem::new(id, format!("The partner plays {id}."), "Mend it.");
-        Err(PartnerError { problem, retry: Retry::Never, correlation: Some(correlation) })
+        Err(PartnerError {
+            problem,
+            retry: Retry::Never,
+            correlation: Some(correlation),
+        })
     }
 
     async fn find_tenant(&self, _: &PartnerAddress, _: CorrelationId) -> Result<TenantId, PartnerError> {
@@ -74,16 +78,26 @@ impl World {
         let now: Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
         let mut tx = store.write().await.unwrap();
         for (id, domain) in [(CONTOSO, "contoso.example"), (FABRIKAM, "fabrikam.example")] {
-            let tenant = Tenant { id, initial_domain: domain.parse().unwrap(), display_name: domain.into() };
+            let tenant = Tenant {
+                id,
+                initial_domain: domain.parse().unwrap(),
+                display_name: domain.into(),
+            };
             tx.tenant_insert(&tenant, now).await.unwrap();
-            let second = AcceptedDomain { name: format!("mail.{domain}").parse().unwrap(), default: false };
+            let second = AcceptedDomain {
+                name: format!("mail.{domain}").parse().unwrap(),
+                default: false,
+            };
             tx.accepted_domain_insert(id, &second).await.unwrap();
         }
         tx.commit("test").await.unwrap();
 
         let platform = folder.path().join("mail");
         std::fs::create_dir(&platform).unwrap();
-        let config = PlatformConfig { driver: Driver::Maildir, root: platform.clone() };
+        let config = PlatformConfig {
+            driver: Driver::Maildir,
+            root: platform.clone(),
+        };
         let platforms = Platforms::new(BTreeMap::from([("main".to_owned(), config)]), None).unwrap();
         let seal = SealKey::generate_file(&folder.path().join("seal.key")).unwrap();
         let origin = "mail.contoso.example".parse().unwrap();
@@ -101,8 +115,14 @@ impl World {
         };
         let routing = Routing::new(routing, store.clone(), platforms.clone()).unwrap();
         let clock = Clock::from_fn(move || now);
-        let source =
-            Source::new(store.clone(), platforms.clone(), routing, Arc::new(NobodyAsks), clock.clone(), SourceSettings::default());
+        let source = Source::new(
+            store.clone(),
+            platforms.clone(),
+            routing,
+            Arc::new(NobodyAsks),
+            clock.clone(),
+            SourceSettings::default(),
+        );
         let settings = TargetSettings {
             workers: 1,
             lease: SignedDuration::from_secs(60),
@@ -127,7 +147,12 @@ impl World {
             origin: "127.0.0.1".into(),
             correlation: CorrelationId::from_u128(7),
         };
-        Self { context, platform, partner, _folder: folder }
+        Self {
+            context,
+            platform,
+            partner,
+            _folder: folder,
+        }
     }
 
     /// What the partner answers from now on.
@@ -142,7 +167,9 @@ impl World {
 
     /// As [`Self::run`], where it must work.
     pub(super) async fn ok(&self, name: &str, parameters: Json) -> Output {
-        self.run(name, parameters.clone()).await.unwrap_or_else(|e| panic!("{name} {parameters}: {e}"))
+        self.run(name, parameters.clone())
+            .await
+            .unwrap_or_else(|e| panic!("{name} {parameters}: {e}"))
     }
 
     /// The one object that a cmdlet returns.
@@ -162,7 +189,10 @@ impl World {
 
     /// A context in which an administrator of Fabrikam runs cmdlets.
     pub(super) fn fabrikam(&self) -> Context {
-        Context { caller: administrator(FABRIKAM, "admin@fabrikam.example"), ..self.context.clone() }
+        Context {
+            caller: administrator(FABRIKAM, "admin@fabrikam.example"),
+            ..self.context.clone()
+        }
     }
 
     /// Action and result of every audit row of Contoso, oldest first.
@@ -189,7 +219,10 @@ impl World {
             display_name: "Partner's mover".into(),
             home_domains: vec!["partner.example".into()],
             outcome_endpoint: None,
-            pinned_keys: PinnedKeys { sequence: 1, keys: Vec::new() },
+            pinned_keys: PinnedKeys {
+                sequence: 1,
+                keys: Vec::new(),
+            },
             roles: vec![ROLE_MAILBOX_MIGRATION.into()],
             return_right: true,
             accepted_by: "admin@contoso.example".into(),
@@ -223,7 +256,11 @@ pub(super) fn administrator(tenant: TenantId, name: &str) -> AdminCaller {
 /// Runs a cmdlet and checks that its objects have just the properties that are declared.
 pub(super) async fn run_in(ctx: &Context, name: &str, parameters: Json) -> Result<Output, CommandError> {
     let output = invoke_json(ctx, name, parameters.as_object().unwrap()).await?;
-    let declaration = &registry().iter().find(|c| c.declaration.name() == name).unwrap().declaration;
+    let declaration = &registry()
+        .iter()
+        .find(|c| c.declaration.name() == name)
+        .unwrap()
+        .declaration;
     let declared: Vec<&str> = declaration.output.iter().map(|p| p.name.as_str()).collect();
     for object in &output.objects {
         let mut returned: Vec<&str> = object.iter().map(|(name, _)| name).collect();

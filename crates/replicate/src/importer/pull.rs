@@ -12,9 +12,11 @@ use crate::{
     report::{self, ReportItem, ReportKind, Side},
 };
 use bytes::Bytes;
-use rehome_mailbox::{Body, ErrorScope, MailboxError, Retry};
+use rehome_mailbox::{Body, ErrorScope, FolderPath, MailboxError, Retry};
 use rehome_wire::{
-    frames::{BodyEvent, BodyStreamCheck, FailureClass, ItemFailure, ItemHeader, MAX_BODY_REQUEST_ITEMS},
+    frames::{
+        BodyEvent, BodyStreamCheck, BodyStreamError, FailureClass, ItemFailure, ItemHeader, MAX_BODY_REQUEST_ITEMS,
+    },
     uid_set::UidSet,
 };
 use std::path::PathBuf;
@@ -82,6 +84,47 @@ struct Broken {
     /// Uids without an answer, `at` not among them.
     unanswered: Vec<u32>,
     error: PassError,
+}
+
+/// A stream at work.
+#[derive(Default)]
+struct AtWork {
+    pulled: Pulled,
+    answered: UidSet,
+    batch: Batch,
+    current: Option<Incoming>,
+}
+
+/// What a stream of bodies gives next.
+enum Next {
+    Event(BodyEvent),
+    /// One item is not to be used; the stream goes on.
+    Spoilt(u32, String),
+    /// Everything was answered.
+    End,
+    /// It stopped in the middle: nothing is known about what is unanswered.
+    Broken(PassError),
+    /// It breaks the protocol: nothing more of it is read.
+    Worthless(PassError),
+}
+
+async fn next_event(frames: &mut FrameReader, check: &mut BodyStreamCheck, path: &FolderPath) -> Next {
+    let in_folder = |error: BodyStreamError| protocol(&format!("items of folder {path}: {error}"));
+    match frames.next().await {
+        Ok(Some(frame)) => match check.accept(frame) {
+            Ok(event) => Next::Event(event),
+            Err(error) => match error.spoilt_item() {
+                Some(uid) => Next::Spoilt(uid, format!("folder {path}: {error}")),
+                None => Next::Worthless(in_folder(error)),
+            },
+        },
+        Ok(None) => match std::mem::replace(check, BodyStreamCheck::new(UidSet::new())).finish() {
+            Ok(()) => Next::End,
+            Err(error) => Next::Broken(in_folder(error)),
+        },
+        Err(error) if frames.malformed() => Next::Worthless(error),
+        Err(error) => Next::Broken(error),
+    }
 }
 
 impl Work<'_> {
@@ -174,7 +217,7 @@ impl Work<'_> {
         Ok(gone)
     }
 
-    /// One stream of bodies: whatever arrives whole is applied.
+    /// One stream of bodies: whatever arrives whole is applied, however the stream ends.
     async fn pull_stream(&mut self, folder: &mut FolderWork, uids: &[u32]) -> Result<Pulled, PassError> {
         self.guard()?;
         let asked = UidSet::from_ascending(uids.iter().copied());
@@ -184,108 +227,101 @@ impl Work<'_> {
             .await;
         let mut frames = FrameReader::new(stream.map_err(PassError::Source)?);
         let mut check = BodyStreamCheck::new(asked.clone());
-        let mut answered = UidSet::new();
-        let mut pulled = Pulled::default();
-        let mut batch = Batch::default();
-        let mut current: Option<Incoming> = None;
-        loop {
-            let event = match frames.next().await {
-                Ok(Some(frame)) => match check.accept(frame) {
-                    Ok(event) => event,
-                    Err(error) => match error.spoilt_item() {
-                        Some(uid) => {
-                            current = None;
-                            answered.insert(uid);
-                            pulled
-                                .spoilt
-                                .push((uid, format!("folder {}: {error}", folder.source_path)));
-                            continue;
-                        }
-                        None => {
-                            self.apply_batch(folder, batch).await?;
-                            return Err(protocol(&format!("items of folder {}: {error}", folder.source_path)));
-                        }
-                    },
-                },
-                Ok(None) => match check.finish() {
-                    Ok(()) => break,
-                    Err(error) => {
-                        let error = protocol(&format!("items of folder {}: {error}", folder.source_path));
-                        pulled.broken = Some(broken(current.as_ref(), &asked, &answered, error));
-                        break;
-                    }
-                },
-                Err(error) if frames.malformed() => {
-                    self.apply_batch(folder, batch).await?;
-                    return Err(error);
-                }
-                Err(error) => {
-                    pulled.broken = Some(broken(current.as_ref(), &asked, &answered, error));
-                    break;
-                }
-            };
-            match event {
-                BodyEvent::ItemStart(header) => current = Some(self.begin(header)),
-                BodyEvent::Octets(octets) => {
-                    if let Some(item) = &mut current {
-                        self.take_octets(item, &octets).await?;
+        let mut at_work = AtWork::default();
+        let ended = loop {
+            match next_event(&mut frames, &mut check, &folder.source_path).await {
+                Next::Event(event) => {
+                    if let Err(error) = self.take_event(folder, &mut at_work, event).await {
+                        break Ok(Err(error));
                     }
                 }
-                BodyEvent::ItemDone {
+                Next::Spoilt(uid, message) => {
+                    at_work.current = None;
+                    at_work.answered.insert(uid);
+                    at_work.pulled.spoilt.push((uid, message));
+                }
+                Next::End => break Ok(Ok(())),
+                Next::Broken(error) => break Err(error),
+                Next::Worthless(error) => break Ok(Err(error)),
+            }
+            if at_work.batch.is_full(self.memory_limit()) {
+                self.apply_batch(folder, std::mem::take(&mut at_work.batch)).await?;
+            }
+        };
+        let AtWork {
+            mut pulled,
+            answered,
+            batch,
+            current,
+        } = at_work;
+        self.apply_batch(folder, batch).await?;
+        match ended {
+            Ok(ended) => ended?,
+            Err(error) => pulled.broken = Some(broken(current.as_ref(), &asked, &answered, error)),
+        }
+        Ok(pulled)
+    }
+
+    async fn take_event(
+        &mut self,
+        folder: &FolderWork,
+        at_work: &mut AtWork,
+        event: BodyEvent,
+    ) -> Result<(), PassError> {
+        match event {
+            BodyEvent::ItemStart(header) => at_work.current = Some(self.begin(header)),
+            BodyEvent::Octets(octets) => {
+                if let Some(item) = &mut at_work.current {
+                    self.take_octets(item, &octets).await?;
+                }
+            }
+            BodyEvent::ItemDone {
+                uid,
+                length,
+                digest,
+                line_ends_only,
+            } => {
+                at_work.answered.insert(uid);
+                self.outcome.octets_received += length;
+                let Some(item) = at_work.current.take() else {
+                    return Ok(());
+                };
+                let ItemHeader { flags, received, .. } = item.header.clone();
+                let read_back = ReadBack::Open;
+                let record = Record {
                     uid,
                     length,
                     digest,
+                    flags,
+                    received,
+                    read_back,
                     line_ends_only,
-                } => {
-                    answered.insert(uid);
-                    self.outcome.octets_received += length;
-                    if let Some(item) = current.take() {
-                        let record = Record {
-                            uid,
-                            length,
-                            digest,
-                            flags: item.header.flags.clone(),
-                            received: item.header.received,
-                            read_back: ReadBack::Open,
-                            line_ends_only,
-                        };
-                        match complete(item, record).await? {
-                            Ok(ready) => batch.push(ready),
-                            Err((reason, record, subject)) => {
-                                let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
-                                let (size, received) = (Some(record.length), Some(record.received));
-                                batch.reports.push(ReportItem {
-                                    size,
-                                    received,
-                                    subject,
-                                    ..item
-                                });
-                            }
-                        }
+                };
+                match complete(item, record).await? {
+                    Ok(ready) => at_work.batch.push(ready),
+                    Err((reason, record, subject)) => {
+                        let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
+                        let (size, received) = (Some(record.length), Some(record.received));
+                        at_work.batch.reports.push(ReportItem {
+                            size,
+                            received,
+                            subject,
+                            ..item
+                        });
                     }
                 }
-                BodyEvent::Gone { uid } => {
-                    answered.insert(uid);
-                    pulled.gone.push(uid);
-                }
-                BodyEvent::Failed(failure) => {
-                    answered.insert(failure.uid);
-                    match self.source_failure(folder, &failure) {
-                        Ok(item) => batch.reports.push(item),
-                        Err(error) => {
-                            self.apply_batch(folder, batch).await?;
-                            return Err(error);
-                        }
-                    }
-                }
-                BodyEvent::End { .. } => {}
             }
-            if batch.is_full(self.memory_limit()) {
-                self.apply_batch(folder, std::mem::take(&mut batch)).await?;
+            BodyEvent::Gone { uid } => {
+                at_work.answered.insert(uid);
+                at_work.pulled.gone.push(uid);
             }
+            BodyEvent::Failed(failure) => {
+                at_work.answered.insert(failure.uid);
+                at_work.batch.reports.push(self.source_failure(folder, &failure)?);
+            }
+            BodyEvent::End { .. } => {}
         }
-        self.apply_batch(folder, batch).await?;
-        Ok(pulled)
+        Ok(())
     }
 
     /// Octets of bodies in memory at which a batch is applied: with the item on its way still within the budget.
