@@ -354,6 +354,13 @@ fn permitting(request: &Request<'_>, mailbox: &MailboxFacts) -> Result<(), Refus
     }
 }
 
+/// Whether the request is of the attempt that holds the mailbox, of its move and of its partner.
+fn is_holder(request: &Request<'_>, holder: Holder) -> bool {
+    holder.service_principal == request.caller.service_principal
+        && holder.move_id == request.move_id
+        && request.attempt == Some(holder.attempt)
+}
+
 /// Commit, Abort and Status need only the same service principal and the attempt, whatever has been withdrawn since.
 fn outcome_verb(request: &Request<'_>) -> Result<(), Refusal> {
     let holder = request.mailbox.and_then(|m| match m.cutover {
@@ -361,9 +368,7 @@ fn outcome_verb(request: &Request<'_>) -> Result<(), Refusal> {
         CutoverFacts::Locked(h) | CutoverFacts::Prepared(h) | CutoverFacts::Moved { holder: h, .. } => Some(h),
     });
     match holder {
-        Some(h) if h.service_principal == request.caller.service_principal && Some(h.attempt) == request.attempt => {
-            Ok(())
-        }
+        Some(h) if is_holder(request, h) => Ok(()),
         Some(h) if h.service_principal == request.caller.service_principal => refuse(
             ErrorId::StaleAttempt,
             TEXT_STALE,
@@ -388,9 +393,7 @@ fn sweep(request: &Request<'_>) -> Result<(), Refusal> {
         Some(CutoverFacts::Moved {
             holder,
             retention_until,
-        }) if holder.service_principal == request.caller.service_principal
-            && Some(holder.attempt) == request.attempt =>
-        {
+        }) if is_holder(request, holder) => {
             if request.now < retention_until {
                 Ok(())
             } else {

@@ -49,6 +49,8 @@ pub struct Move {
     pub lease: Option<Lease>,
     /// Number of the last lease granted.
     pub fence: Fence,
+    /// Grows with every request of an administrator.
+    pub requests: i64,
 }
 
 /// Who works on a row, until when.

@@ -146,9 +146,6 @@ pub struct ListingRequest {
     /// The token of the last listing, base64, if changes are enough.
     #[serde(default)]
     pub token: Option<String>,
-    /// The attempt, when it is a sweep that lists.
-    #[serde(default)]
-    pub attempt: Option<String>,
 }
 
 /// Request of `items`; the answer is a stream of body frames.
@@ -312,25 +309,46 @@ pub struct SweepFolder {
     pub uids: Vec<(u32, u32)>,
 }
 
-impl SweepFolder {
-    /// The folder as the importer takes it; only path and UIDVALIDITY are known of it.
+/// Most late items that a sweep takes in all.
+pub const MAX_SWEEP_ITEMS: u64 = 100_000;
+
+impl SweepAnswer {
+    /// The folders as the importer takes them; only path and UIDVALIDITY are known of each. None when the ranges do not
+    /// ascend, or name more than [`MAX_SWEEP_ITEMS`] items in all.
     #[must_use]
-    pub fn read(&self) -> rehome_replicate::SweepFolder {
-        let uids = self.uids.iter().flat_map(|(from, to)| *from..=*to).collect();
+    pub fn read(&self) -> Option<Vec<rehome_replicate::SweepFolder>> {
+        let mut all = 0u64;
+        for folder in &self.folders {
+            let mut last = 0;
+            for (from, to) in &folder.uids {
+                if *from <= last || to < from {
+                    return None;
+                }
+                all += u64::from(to - from) + 1;
+                last = *to;
+            }
+        }
+        (all <= MAX_SWEEP_ITEMS).then(|| self.folders.iter().map(SweepFolder::read).collect())
+    }
+}
+
+impl SweepFolder {
+    fn read(&self) -> rehome_replicate::SweepFolder {
+        let status = FolderStatus {
+            uid_validity: self.uid_validity,
+            uid_next: 0,
+            exists: 0,
+            highest_mod_seq: None,
+        };
         rehome_replicate::SweepFolder {
             folder: Folder {
                 path: FolderPath(self.path.clone()),
                 special_use: None,
                 subscribed: false,
                 selectable: true,
-                status: Some(FolderStatus {
-                    uid_validity: self.uid_validity,
-                    uid_next: 0,
-                    exists: 0,
-                    highest_mod_seq: None,
-                }),
+                status: Some(status),
             },
-            uids,
+            uids: self.uids.iter().flat_map(|(from, to)| *from..=*to).collect(),
         }
     }
 }

@@ -34,6 +34,8 @@ CREATE TABLE moves (
     sync_now BIGINT NOT NULL,
     stop BIGINT NOT NULL,
     skipped_approved_until BIGINT,
+    -- Grows with every request of an administrator; the worker's next_run counts only if it saw the newest.
+    requests BIGINT NOT NULL,
     --
     next_run BIGINT NOT NULL,
     failures BIGINT NOT NULL,
@@ -60,13 +62,15 @@ CREATE TABLE attempts (
     routing_address TEXT,
     legacy_exchange_dn TEXT,
     outcome_key BLOB NOT NULL,
+    -- Order of a move's attempts; clocks may step back.
+    sequence BIGINT NOT NULL,
     decided BIGINT,
     done BIGINT,
     lock_milliseconds BIGINT,
     platform TEXT,
     location TEXT
 );
-CREATE INDEX attempts_by_move ON attempts (tenant, move, begun);
+CREATE UNIQUE INDEX attempts_by_move ON attempts (tenant, move, sequence);
 
 -- Source: what partners have open, and every attempt they made.
 CREATE TABLE outbound_moves (
@@ -106,9 +110,11 @@ CREATE TABLE source_attempts (
     location TEXT,
     retention_until BIGINT,
     closed BIGINT NOT NULL,
+    -- Order of a mailbox's attempts; clocks may step back.
+    sequence BIGINT NOT NULL,
     PRIMARY KEY (tenant, id)
 );
-CREATE INDEX source_attempts_by_mailbox ON source_attempts (tenant, exchange_guid, granted_at);
+CREATE UNIQUE INDEX source_attempts_by_mailbox ON source_attempts (tenant, exchange_guid, sequence);
 
 -- Opaque chunks: the mover's ledger (in the target tenant) and the exporter's notes (in the source tenant).
 CREATE TABLE chunks (

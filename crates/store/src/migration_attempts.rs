@@ -107,7 +107,8 @@ impl Tx {
     /// # Errors
     /// When the database fails.
     pub async fn attempt_insert(&mut self, a: &TargetAttempt) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO attempts (id, tenant, move, phase, fence, begun, outcome_key) VALUES ($1, $2, $3, $4, $5, $6, $7)")
+        sqlx::query("INSERT INTO attempts (id, tenant, move, phase, fence, begun, outcome_key, sequence) VALUES ($1, $2, $3, $4, $5, $6, $7, \
+             (SELECT COALESCE(MAX(sequence), 0) + 1 FROM attempts WHERE tenant = $2 AND move = $3))",)
             .bind(a.id.to_string())
             .bind(a.tenant.to_string())
             .bind(a.move_id.to_string())
@@ -182,7 +183,7 @@ impl Tx {
         move_id: MoveId,
     ) -> Result<Option<TargetAttempt>, StoreError> {
         sqlx::query(sqlx::AssertSqlSafe(format!(
-            "SELECT {COLUMNS} FROM attempts WHERE tenant = $1 AND move = $2 ORDER BY begun DESC, rowid DESC LIMIT 1"
+            "SELECT {COLUMNS} FROM attempts WHERE tenant = $1 AND move = $2 ORDER BY sequence DESC LIMIT 1"
         )))
         .bind(tenant.to_string())
         .bind(move_id.to_string())

@@ -15,7 +15,7 @@ use sqlx::{Row, sqlite::SqliteRow};
 
 const COLUMNS: &str = "moves.id, moves.tenant, moves.batch, email_address, recipient, exchange_guid, status, waiting_for, problems, \
     problem_correlation, moves.complete_after, sync_now, stop, moves.skipped_approved_until, next_run, failures, last_sync, \
-    figures, lease_owner, lease_expires, fence";
+    figures, lease_owner, lease_expires, fence, requests";
 
 #[derive(Serialize, Deserialize)]
 struct ProblemBody {
@@ -120,6 +120,7 @@ fn move_from(row: &SqliteRow) -> Result<Move, StoreError> {
         figures: figures_from(row.get(17))?,
         lease,
         fence: Fence(row.get(20)),
+        requests: row.get(21),
     })
 }
 
@@ -131,8 +132,8 @@ impl Tx {
     pub async fn move_insert(&mut self, user: &Move) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO moves (id, tenant, batch, email_address, email_key, recipient, exchange_guid, status, waiting_for, problems, \
-             problem_correlation, complete_after, sync_now, stop, skipped_approved_until, next_run, failures, last_sync, figures, fence) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0)",
+             problem_correlation, complete_after, sync_now, stop, skipped_approved_until, next_run, failures, last_sync, figures, fence, requests) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 0, 0)",
         )
         .bind(user.id.to_string())
         .bind(user.tenant.to_string())
@@ -219,7 +220,7 @@ impl Tx {
     /// When the database fails.
     pub async fn move_save_request(&mut self, user: &Move) -> Result<(), StoreError> {
         sqlx::query(
-            "UPDATE moves SET complete_after = $3, sync_now = $4, stop = $5, skipped_approved_until = $6, next_run = $7 \
+            "UPDATE moves SET complete_after = $3, sync_now = $4, stop = $5, skipped_approved_until = $6, next_run = $7, requests = requests + 1 \
              WHERE tenant = $1 AND id = $2",
         )
         .bind(user.tenant.to_string())
@@ -235,14 +236,16 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes the worker's columns under the lease that `user` shows. The administrator's columns stay.
+    /// Writes the worker's columns under the lease that `user` shows. The administrator's columns stay, and with them the
+    /// next run when he has asked for something since `user` was read.
     ///
     /// # Errors
     /// [`StoreError::Stale`] when the lease is another's or gone.
     pub async fn move_save_work(&mut self, user: &Move) -> Result<(), StoreError> {
         let done = sqlx::query(
             "UPDATE moves SET recipient = $3, exchange_guid = $4, status = $5, waiting_for = $6, problems = $7, problem_correlation = $8, \
-             next_run = $9, failures = $10, last_sync = $11, figures = $12 WHERE tenant = $1 AND id = $2 AND fence = $13",
+             next_run = CASE WHEN requests = $14 THEN $9 ELSE next_run END, failures = $10, last_sync = $11, figures = $12 \
+             WHERE tenant = $1 AND id = $2 AND fence = $13",
         )
         .bind(user.tenant.to_string())
         .bind(user.id.to_string())
@@ -257,6 +260,7 @@ impl Tx {
         .bind(instant(user.last_sync))
         .bind(figures_text(&user.figures))
         .bind(user.fence.0)
+        .bind(user.requests)
         .execute(self.on())
         .await
         .map_err(StoreError::while_doing("saving a move"))?;
@@ -267,14 +271,15 @@ impl Tx {
         }
     }
 
-    /// Marks a requested sync as taken up.
+    /// Marks a requested sync as served, unless another one was asked for since `user` was read.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn move_clear_sync_now(&mut self, tenant: TenantId, id: MoveId) -> Result<(), StoreError> {
-        sqlx::query("UPDATE moves SET sync_now = 0 WHERE tenant = $1 AND id = $2")
-            .bind(tenant.to_string())
-            .bind(id.to_string())
+    pub async fn move_clear_sync_now(&mut self, user: &Move) -> Result<(), StoreError> {
+        sqlx::query("UPDATE moves SET sync_now = 0 WHERE tenant = $1 AND id = $2 AND requests = $3")
+            .bind(user.tenant.to_string())
+            .bind(user.id.to_string())
+            .bind(user.requests)
             .execute(self.on())
             .await
             .map_err(StoreError::while_doing("saving a move"))?;
@@ -296,7 +301,7 @@ impl Tx {
             "SELECT {COLUMNS} FROM moves JOIN batches ON batches.id = moves.batch \
              WHERE next_run <= $1 AND (lease_expires IS NULL OR lease_expires <= $2) \
              AND ((batches.intent = 'started' AND status IN ('Validating', 'Queued', 'Syncing', 'Synced', 'IncrementalSyncing', 'Completing')) \
-                  OR (stop = 1 AND status IN ('Syncing', 'IncrementalSyncing')) OR status IN ('Removing', 'Completing')) \
+                  OR (stop = 1 AND status IN ('Validating', 'Queued', 'Syncing', 'Synced', 'IncrementalSyncing', 'Completing')) OR status IN ('Removing', 'Completing')) \
              ORDER BY next_run, moves.id LIMIT $3"
         )))
         .bind(now.as_millisecond())
@@ -466,6 +471,20 @@ impl Tx {
         } else {
             Err(StoreError::Stale { what: "the move" })
         }
+    }
+
+    /// Whether anything was copied for a user: whether he has a ledger.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn move_has_ledger(&mut self, tenant: TenantId, id: MoveId) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT COUNT(*) FROM chunks WHERE tenant = $1 AND move = $2")
+            .bind(tenant.to_string())
+            .bind(id.to_string())
+            .fetch_one(self.on())
+            .await
+            .map_err(StoreError::while_doing("reading a ledger"))?;
+        Ok(crate::columns::count(&row, 0) > 0)
     }
 
     /// Removes a migration user with his ledger. His attempts stay: an outcome is for ever.

@@ -152,7 +152,7 @@ impl Tx {
         guid: ExchangeGuid,
     ) -> Result<Option<SourceAttemptRow>, StoreError> {
         sqlx::query(sqlx::AssertSqlSafe(format!(
-            "SELECT {ATTEMPT} FROM source_attempts WHERE tenant = $1 AND exchange_guid = $2 ORDER BY granted_at DESC, rowid DESC LIMIT 1"
+            "SELECT {ATTEMPT} FROM source_attempts WHERE tenant = $1 AND exchange_guid = $2 ORDER BY sequence DESC LIMIT 1"
         )))
         .bind(tenant.to_string())
         .bind(guid.to_string())
@@ -164,20 +164,16 @@ impl Tx {
         .transpose()
     }
 
-    /// Stores an attempt, new or changed.
+    /// Adds a new attempt as the mailbox's newest.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn source_attempt_put(&mut self, r: &SourceAttemptRow) -> Result<(), StoreError> {
-        sqlx::query(sqlx::AssertSqlSafe(format!(
-            "INSERT INTO source_attempts ({ATTEMPT}) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20) \
-             ON CONFLICT (tenant, id) DO UPDATE SET phase = excluded.phase, lease_until = excluded.lease_until, \
-             committed_at = excluded.committed_at, prepared_at = excluded.prepared_at, ended_at = excluded.ended_at, root = excluded.root, \
-             exceptions = excluded.exceptions, routing_address = excluded.routing_address, legacy_exchange_dn = excluded.legacy_exchange_dn, \
-             outcome_key = excluded.outcome_key, platform = excluded.platform, location = excluded.location, \
-             retention_until = excluded.retention_until, closed = excluded.closed"
-        )))
+    /// [`StoreError::Taken`] when the tenant knows an attempt of this id.
+    pub async fn source_attempt_insert(&mut self, r: &SourceAttemptRow) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO source_attempts (id, tenant, exchange_guid, move, service_principal, phase, granted_at, lease_until, closed, sequence) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, \
+             (SELECT COALESCE(MAX(sequence), 0) + 1 FROM source_attempts WHERE tenant = $2 AND exchange_guid = $3))",
+        )
         .bind(r.attempt.id.to_string())
         .bind(r.tenant.to_string())
         .bind(r.exchange_guid.to_string())
@@ -185,6 +181,30 @@ impl Tx {
         .bind(r.attempt.service_principal.to_string())
         .bind(phase_text(r.attempt.phase))
         .bind(r.attempt.granted_at.as_millisecond())
+        .bind(r.attempt.lease_until.as_millisecond())
+        .execute(self.on())
+        .await
+        .map_err(StoreError::unique("storing an attempt", "attempt", &r.attempt.id.to_string()))?;
+        Ok(())
+    }
+
+    /// Changes an attempt of the same mailbox, move and partner.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when there is none such.
+    pub async fn source_attempt_update(&mut self, r: &SourceAttemptRow) -> Result<(), StoreError> {
+        let done = sqlx::query(
+            "UPDATE source_attempts SET phase = $6, lease_until = $7, committed_at = $8, prepared_at = $9, ended_at = $10, root = $11, \
+             exceptions = $12, routing_address = $13, legacy_exchange_dn = $14, outcome_key = $15, platform = $16, location = $17, \
+             retention_until = $18, closed = $19 \
+             WHERE tenant = $1 AND id = $2 AND exchange_guid = $3 AND move = $4 AND service_principal = $5",
+        )
+        .bind(r.tenant.to_string())
+        .bind(r.attempt.id.to_string())
+        .bind(r.exchange_guid.to_string())
+        .bind(r.attempt.move_id.to_string())
+        .bind(r.attempt.service_principal.to_string())
+        .bind(phase_text(r.attempt.phase))
         .bind(r.attempt.lease_until.as_millisecond())
         .bind(instant(r.attempt.committed_at))
         .bind(instant(r.prepared_at))
@@ -201,7 +221,56 @@ impl Tx {
         .execute(self.on())
         .await
         .map_err(StoreError::while_doing("storing an attempt"))?;
-        Ok(())
+        if done.rows_affected() == 1 {
+            Ok(())
+        } else {
+            Err(StoreError::Stale { what: "the attempt" })
+        }
+    }
+
+    /// Whether another mailbox of the tenant is promised to answer for this LegacyExchangeDN.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn source_promise_names(
+        &mut self,
+        tenant: TenantId,
+        dn: &str,
+        but: ExchangeGuid,
+    ) -> Result<bool, StoreError> {
+        let row = sqlx::query(
+            "SELECT COUNT(*) FROM source_attempts WHERE tenant = $1 AND exchange_guid <> $2 AND phase = 'prepared' \
+             AND LOWER(legacy_exchange_dn) = LOWER($3)",
+        )
+        .bind(tenant.to_string())
+        .bind(but.to_string())
+        .bind(dn)
+        .fetch_one(self.on())
+        .await
+        .map_err(StoreError::while_doing("looking for a promise"))?;
+        Ok(count(&row, 0) > 0)
+    }
+
+    /// The other mailbox that a partner's move already stands for, if there is one: a move moves one mailbox.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn outbound_other_mailbox(
+        &mut self,
+        tenant: TenantId,
+        move_id: MoveId,
+        guid: ExchangeGuid,
+    ) -> Result<Option<ExchangeGuid>, StoreError> {
+        sqlx::query("SELECT exchange_guid FROM outbound_moves WHERE tenant = $1 AND move = $2 AND exchange_guid <> $3 AND last_refusal IS NULL LIMIT 1")
+            .bind(tenant.to_string())
+            .bind(move_id.to_string())
+            .bind(guid.to_string())
+            .fetch_optional(self.on())
+            .await
+            .map_err(StoreError::while_doing("looking for an open move"))?
+            .as_ref()
+            .map(|r| parsed(r, 0, "outbound move"))
+            .transpose()
     }
 
     /// When locks of this mailbox were granted since `since` that ended without Prepare; oldest first.
@@ -308,7 +377,8 @@ impl Tx {
              last_correlation = excluded.last_correlation, last_refusal = excluded.last_refusal, \
              items_served = outbound_moves.items_served + excluded.items_served, \
              bytes_served = outbound_moves.bytes_served + excluded.bytes_served, \
-             ended = COALESCE(excluded.ended, outbound_moves.ended)"
+             ended = COALESCE(excluded.ended, outbound_moves.ended) \
+             WHERE outbound_moves.service_principal = excluded.service_principal"
         )))
         .bind(seen.tenant.to_string())
         .bind(seen.move_id.to_string())

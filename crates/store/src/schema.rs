@@ -56,3 +56,55 @@ pub async fn schema_of(connection: &mut SqliteConnection) -> Result<String, Stor
         .map_err(StoreError::while_doing("reading its schema"))?;
     Ok(rows.iter().map(|r| format!("{};\n\n", r.get::<String, _>(0))).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    /// The steps together make exactly the snapshot, and running them again changes nothing. `UPDATE_GOLDEN=1` rewrites it.
+    #[tokio::test]
+    async fn the_steps_make_the_snapshot() {
+        let folder = tempfile::tempdir().unwrap();
+        Store::open(folder.path()).await.unwrap().close().await;
+        let store = Store::open(folder.path()).await.unwrap();
+        let mut tx = store.read().await.unwrap();
+        let made = schema_of(tx.on()).await.unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schema/snapshot.sql");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &made).unwrap();
+        }
+        assert_eq!(
+            made,
+            std::fs::read_to_string(path).unwrap(),
+            "a released step is never changed; add one"
+        );
+    }
+
+    #[test]
+    fn steps_ascend_without_gaps() {
+        assert!(
+            SCHEMA_STEPS
+                .iter()
+                .map(|s| s.0)
+                .eq(1..=i64::try_from(SCHEMA_STEPS.len()).unwrap())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let mut tx = store.write().await.unwrap();
+        sqlx::query("INSERT INTO schema_steps VALUES (999, 'later')")
+            .execute(tx.on())
+            .await
+            .unwrap();
+        tx.commit("test").await.unwrap();
+        store.close().await;
+        assert!(matches!(
+            Store::open(folder.path()).await,
+            Err(StoreError::NewerSchema { found: 999, .. })
+        ));
+    }
+}

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long a start or a stop may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How much of a log is shown.
-const SHOWN_LINES: usize = 80;
+const SHOWN_LINES: usize = 40;
 
 /// A port that nobody listens on. It is not in the range from which systems take ports of outgoing connections, so
 /// that none of those takes it before its server does.

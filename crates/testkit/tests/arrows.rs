@@ -38,7 +38,7 @@ const WITHOUT_DOMAIN: &[&str] = &["wire", "mailbox", "replicate", "command", "fa
 /// What tests of any room may use beside its own dependencies. `tests` works from outside: testkit is all it knows.
 const DEV: &[&str] = &["testkit"];
 /// What the tests of one room may use beside that: these run whole deployments in one process, wired as `app` does.
-const DEV_OF: &[(&str, &[&str])] = &[("remote", &["console", "platform", "routing", "store"]), ("console", &["store"])];
+const DEV_OF: &[(&str, &[&str])] = &[("remote", &["console", "platform", "routing", "store"]), ("console", &["store"]), ("cmdlets", &["routing"])];
 
 fn allowed(from: &str, to: &str) -> bool {
     let arrows = ARROWS.iter().find(|(room, _)| *room == from).map_or(&[][..], |(_, arrows)| *arrows);

@@ -15,6 +15,5 @@ mod kills;
 mod mail;
 mod moves;
 mod pair;
-// mod refusals;
+mod refusals;
 mod rogue;
-// mod walkthrough;

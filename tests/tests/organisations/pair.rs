@@ -204,7 +204,7 @@ impl Pair {
 
     /// The words that make the endpoint.
     pub fn endpoint_words(&self, name: &str, remote_tenant: &str, secret: &str) -> Vec<String> {
-        let file = self.target.file("endpoint.json", &json!({ "UserName": self.app, "Password": secret }).to_string());
+        let file = self.target.file(&format!("{}.json", uuid::Uuid::new_v4()), &json!({ "UserName": self.app, "Password": secret }).to_string());
         ["New-MigrationEndpoint", "-Name", name, "-ExchangeRemoteMove", "-RemoteServer", &self.source.server, "-RemoteTenant", remote_tenant,
             "-ApplicationId", &self.app, "--credentials-file", &file]
         .map(str::to_owned)

@@ -305,3 +305,15 @@ fn another_attempt_is_stale() {
         }
     }
 }
+
+#[test]
+fn another_move_of_the_same_partner_is_stale_too() {
+    for (_, state) in states().into_iter().skip(1) {
+        let mut w = world(state);
+        w.move_id = MoveId::from_u128(52);
+        w.mailbox.as_mut().unwrap().open_move = None;
+        for verb in [Verb::Commit, Verb::Abort, Verb::Status, Verb::Sweep] {
+            assert_eq!(w.ask(verb), Err(ErrorId::StaleAttempt), "{verb:?}");
+        }
+    }
+}

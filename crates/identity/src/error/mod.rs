@@ -44,7 +44,6 @@ problems!(
     DescriptionError,
     ApplicationError,
     ConsentError,
-    TokenError,
     DpopError,
     AccessError,
     StatementError,
@@ -52,6 +51,14 @@ problems!(
     AdminTokenError,
     AccountError,
 );
+
+impl From<&TokenError> for Problem {
+    /// With the AADSTS code in front, by which administrators look errors up.
+    fn from(error: &TokenError) -> Self {
+        let code = error.aadsts().map_or_else(String::new, |c| format!("AADSTS{c}: "));
+        Problem::new(error.error_id(), format!("{code}{}", with_causes(error)), error.advice())
+    }
+}
 
 const LOOK_AT_LOG: &str = "Look at the server's log, and at free space and rights of the data folder.";
 

@@ -16,10 +16,23 @@ use rehome_store::{AuditEntry, OutboundMove, SourceAttemptRow, StoreError, Tx};
 
 /// What was loaded for a request that the gate let pass.
 pub(super) struct Admitted {
-    pub(super) recipient: Recipient,
-    pub(super) principal: Option<ServicePrincipal>,
+    /// Gone when it was removed after Commit; the attempt is answered for all the same.
+    recipient: Option<Recipient>,
     pub(super) newest: Option<SourceAttemptRow>,
     pub(super) now: Timestamp,
+}
+
+impl Admitted {
+    /// The mailbox's recipient.
+    pub(super) fn recipient(&self) -> Result<&Recipient, ProxyError> {
+        let gone = || {
+            ProxyError::refused(
+                ErrorId::InvalidOperation,
+                "The mailbox was removed from the source organisation.",
+            )
+        };
+        self.recipient.as_ref().ok_or_else(gone)
+    }
 }
 
 /// Everything that the gate looks at.
@@ -98,27 +111,27 @@ pub(super) async fn load(
     let open_move = tx
         .outbound_open_move(tenant, guid, principal, now - OPEN_MOVE_LASTS)
         .await?;
-    let mailbox = match &recipient {
-        None => None,
-        Some(recipient) => {
-            let (is_mailbox, on_hold) = match &recipient.kind {
-                RecipientKind::Mailbox(m) => (true, m.litigation_hold),
-                RecipientKind::MailUser(_) | RecipientKind::Group(_) => (false, false),
-            };
-            let cutover = cutover_facts(newest.as_ref(), is_mailbox);
-            // A mail user that was not moved from here has no content to give.
-            let known = is_mailbox || matches!(cutover, CutoverFacts::Moved { .. });
-            match known {
-                false => None,
-                true => Some(MailboxFacts {
-                    exchange_guid: guid,
-                    membership: membership(tx, tenant, relationship.as_ref(), recipient).await?,
-                    on_hold,
-                    cutover,
-                    open_move,
-                }),
-            }
-        }
+    let (is_mailbox, on_hold) = match recipient.as_ref().map(|r| &r.kind) {
+        Some(RecipientKind::Mailbox(m)) => (true, m.litigation_hold),
+        Some(RecipientKind::MailUser(_) | RecipientKind::Group(_)) | None => (false, false),
+    };
+    let cutover = cutover_facts(newest.as_ref(), is_mailbox);
+    // A mail user that was not moved from here has no content to give; what was moved is answered for even when the
+    // mail user has been removed since.
+    let mailbox = if is_mailbox || matches!(cutover, CutoverFacts::Moved { .. }) {
+        let membership = match &recipient {
+            Some(recipient) => membership(tx, tenant, relationship.as_ref(), recipient).await?,
+            None => Membership::None,
+        };
+        Some(MailboxFacts {
+            exchange_guid: guid,
+            membership,
+            on_hold,
+            cutover,
+            open_move,
+        })
+    } else {
+        None
     };
     Ok(Facts {
         principal: principal_row,
@@ -186,7 +199,22 @@ impl Source {
     /// Asks the gate and writes refusals to the source's log. `Open` is logged when allowed, too: it begins every pass.
     pub(super) async fn admit(&self, ctx: &VerbContext, verb: Verb) -> Result<Admitted, ProxyError> {
         let now = self.inner.clock.now();
+        if ctx.move_id == TEST_OF_AVAILABILITY && verb != Verb::Open {
+            return Err(ProxyError::refused(
+                ErrorId::ParameterBinding,
+                "The nil move only tests availability.",
+            ));
+        }
         let mut tx = self.inner.store.read().await?;
+        if let Some(other) = tx.outbound_other_mailbox(ctx.tenant, ctx.move_id, ctx.mailbox).await?
+            && ctx.move_id != TEST_OF_AVAILABILITY
+        {
+            tracing::warn!(correlation = %ctx.correlation, move_id = %ctx.move_id, mailbox = %ctx.mailbox, %other, "a move asks for a second mailbox");
+            return Err(ProxyError::refused(
+                ErrorId::InvalidOperation,
+                "This move stands for another mailbox; a move moves one.",
+            ));
+        }
         let facts = load(&mut tx, ctx.tenant, ctx.caller.service_principal, ctx.mailbox, now).await?;
         drop(tx);
         match facts.ask(ctx, verb, now) {
@@ -194,18 +222,11 @@ impl Source {
                 self.log_refusal(ctx, verb, &refusal, now).await?;
                 Err(ProxyError::refused(refusal.id, refusal.partner_text))
             }
-            Ok(()) => match facts.recipient {
-                Some(recipient) => Ok(Admitted {
-                    recipient,
-                    principal: facts.principal,
-                    newest: facts.newest,
-                    now,
-                }),
-                None => Err(ProxyError::refused(
-                    ErrorId::Unexpected,
-                    "The mailbox vanished while it was asked for.",
-                )),
-            },
+            Ok(()) => Ok(Admitted {
+                recipient: facts.recipient,
+                newest: facts.newest,
+                now,
+            }),
         }
     }
 
@@ -250,7 +271,12 @@ impl Source {
         tx.audit_append(ctx.tenant, &partner_entry(ctx, action, parameters, "ok", now))
             .await?;
         if ctx.move_id != TEST_OF_AVAILABILITY {
-            tx.outbound_touch(&OutboundMove { items_served: items, bytes_served: octets, ..seen(ctx, now) }).await?;
+            tx.outbound_touch(&OutboundMove {
+                items_served: items,
+                bytes_served: octets,
+                ..seen(ctx, now)
+            })
+            .await?;
         }
         tx.commit("source.served").await
     }

@@ -5,7 +5,7 @@ use crate::{
     ledger::Chunks,
     protocol::{
         FOLDERS_PER_PAGE, FolderBody, FoldersAnswer, FoldersRequest, ItemsRequest, ListingRequest, OpenAnswer,
-        SweepAnswer, SweepFolder,
+        SweepAnswer, SweepFolder, TEST_OF_AVAILABILITY,
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -102,7 +102,7 @@ impl Source {
         let mailbox = if row.closed {
             self.inner
                 .platforms
-                .open_closed(platform, ctx.mailbox, ctx.move_id)
+                .open_closed(platform, ctx.mailbox, row.attempt.move_id)
                 .await?
         } else {
             let place = Place {
@@ -128,7 +128,7 @@ impl Source {
     /// [`ProxyError`] when the gate refuses or the mailbox cannot be opened.
     pub async fn open(&self, ctx: &VerbContext) -> Result<OpenAnswer, ProxyError> {
         let admitted = self.admit(ctx, Verb::Open).await?;
-        let recipient = &admitted.recipient;
+        let recipient = admitted.recipient()?;
         let mailbox = mailbox_of(recipient)?;
         self.log_allowed(ctx, "Open", 0, 0).await?;
         Ok(OpenAnswer {
@@ -155,8 +155,14 @@ impl Source {
     /// # Errors
     /// As [`Source::open`].
     pub async fn folders(&self, ctx: &VerbContext, request: &FoldersRequest) -> Result<FoldersAnswer, ProxyError> {
+        if ctx.move_id == TEST_OF_AVAILABILITY {
+            return Err(ProxyError::refused(
+                ErrorId::ParameterBinding,
+                "The nil move only tests availability.",
+            ));
+        }
         let admitted = self.admit(ctx, Verb::Open).await?;
-        let exporter = self.exporter(ctx, &admitted.recipient).await?;
+        let exporter = self.exporter(ctx, admitted.recipient()?).await?;
         let all = exporter.folders().await.map_err(|e| export_error(&e))?;
         let page: Vec<FolderBody> = all
             .iter()
@@ -168,12 +174,13 @@ impl Source {
         Ok(FoldersAnswer { folders: page, more })
     }
 
-    /// What a folder holds, as listing frames; with an attempt, of the closed content (verb Sweep).
+    /// What a folder holds, as listing frames. A sweep has no listings: it is told the late uids by [`Source::sweep`].
     ///
     /// # Errors
     /// As [`Source::open`].
     pub async fn listing(&self, ctx: &VerbContext, request: ListingRequest) -> Result<FrameStream, ProxyError> {
-        let (exporter, verb) = self.reader(ctx).await?;
+        let admitted = self.admit(ctx, Verb::Read).await?;
+        let exporter = self.exporter(ctx, admitted.recipient()?).await?;
         let folder = folder_path(request.folder)?;
         let token = match request.token {
             None => None,
@@ -187,7 +194,7 @@ impl Source {
             .listing(&folder, token.as_deref())
             .await
             .map_err(|e| export_error(&e))?;
-        Ok(self.guarded(ctx, verb, frames, None))
+        Ok(self.guarded(ctx, Verb::Read, frames, 0))
     }
 
     /// The contents of items, as body frames; with an attempt, of the closed content (verb Sweep).
@@ -209,6 +216,8 @@ impl Source {
         let (exporter, verb) = self.reader(ctx).await?;
         let folder = folder_path(request.folder)?;
         let uids: UidSet = request.uids.iter().flat_map(|(from, to)| *from..=*to).collect();
+        // Written down before the first octet leaves; what was served follows when the stream ends, however it ends.
+        self.log_allowed(ctx, "Read", 0, 0).await?;
         let frames = match verb {
             Verb::Sweep => exporter.sweep_items(&folder, request.uid_validity, &uids).await,
             Verb::Open | Verb::Read | Verb::Lock | Verb::Prepare | Verb::Commit | Verb::Abort | Verb::Status => {
@@ -216,7 +225,7 @@ impl Source {
             }
         }
         .map_err(|e| export_error(&e))?;
-        Ok(self.guarded(ctx, verb, frames, Some(asked)))
+        Ok(self.guarded(ctx, verb, frames, asked))
     }
 
     /// What came after the listing behind Prepare's root.
@@ -248,20 +257,23 @@ impl Source {
         let admitted = self.admit(ctx, verb).await?;
         let exporter = match ctx.attempt {
             Some(AttemptId(_)) => self.closed_exporter(ctx, &admitted).await?,
-            None => self.exporter(ctx, &admitted.recipient).await?,
+            None => self.exporter(ctx, admitted.recipient()?).await?,
         };
         Ok((exporter, verb))
     }
 
-    /// Passes frames on, asks the gate every ten seconds, and records what was served when the body is whole.
-    fn guarded(&self, ctx: &VerbContext, verb: Verb, frames: OctetStream, items: Option<u64>) -> FrameStream {
-        let state = Guarded {
+    /// Passes frames on, asks the gate every ten seconds, and records what was served.
+    fn guarded(&self, ctx: &VerbContext, verb: Verb, frames: OctetStream, items: u64) -> FrameStream {
+        let served = Served {
             source: self.clone(),
             ctx: ctx.clone(),
-            verb,
-            frames,
             items,
             octets: 0,
+        };
+        let state = Guarded {
+            verb,
+            frames,
+            served,
             asked: Instant::now(),
             done: false,
         };
@@ -270,14 +282,41 @@ impl Source {
 }
 
 struct Guarded {
-    source: Source,
-    ctx: VerbContext,
     verb: Verb,
     frames: OctetStream,
-    items: Option<u64>,
-    octets: u64,
+    served: Served,
     asked: Instant,
     done: bool,
+}
+
+/// Records what was served when it is dropped: at the end of a stream, or when the partner has gone.
+struct Served {
+    source: Source,
+    ctx: VerbContext,
+    /// Items asked for; 0 for a listing, which is not recorded.
+    items: u64,
+    octets: u64,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if self.items == 0 {
+            return;
+        }
+        let (source, ctx, items, octets) = (self.source.clone(), self.ctx.clone(), self.items, self.octets);
+        let record = async move {
+            if let Err(error) = source.log_allowed(&ctx, "Served", items, octets).await {
+                tracing::error!(
+                    error = crate::error_chain(&error),
+                    octets,
+                    "what was served could not be recorded"
+                );
+            }
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(record);
+        }
+    }
 }
 
 fn guarded_stream(state: Guarded) -> impl Stream<Item = Result<Bytes, ProxyError>> {
@@ -294,21 +333,16 @@ fn guarded_stream(state: Guarded) -> impl Stream<Item = Result<Bytes, ProxyError
 impl Guarded {
     async fn step(&mut self) -> Result<Option<Bytes>, ProxyError> {
         if self.asked.elapsed() >= ASK_GATE_EVERY {
-            self.source.still_allowed(&self.ctx, self.verb).await?;
+            self.served.source.still_allowed(&self.served.ctx, self.verb).await?;
             self.asked = Instant::now();
         }
         match self.frames.next().await {
             Some(Ok(octets)) => {
-                self.octets += octets.len() as u64;
+                self.served.octets += octets.len() as u64;
                 Ok(Some(octets))
             }
             Some(Err(error)) => Err(ProxyError::passing(&error)),
-            None => {
-                if let Some(items) = self.items {
-                    self.source.log_allowed(&self.ctx, "Read", items, self.octets).await?;
-                }
-                Ok(None)
-            }
+            None => Ok(None),
         }
     }
 }

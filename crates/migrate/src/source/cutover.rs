@@ -2,7 +2,7 @@
 
 use super::{
     ProxyError, Source, VerbContext,
-    admit::{Admitted, partner_entry, seen},
+    admit::{Admitted, Facts, load, partner_entry, seen},
     content::{export_error, mailbox_of},
 };
 use crate::protocol::{
@@ -18,7 +18,7 @@ use rehome_domain::{
     },
     error_id::ErrorId,
     gate::Verb,
-    id::{AttemptId, TenantId},
+    id::{AttemptId, RecipientId, TenantId},
     recipient::MailboxState,
 };
 use rehome_platform::Place;
@@ -33,10 +33,11 @@ const QUIET_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 /// The machine's refusal as the partner learns it.
 fn refusal_error(refusal: SourceRefusal, now: Timestamp) -> ProxyError {
     match refusal {
-        SourceRefusal::Stale => ProxyError::refused(ErrorId::StaleAttempt, "The attempt does not hold the mailbox."),
-        SourceRefusal::Lapsed => ProxyError::refused(
+        SourceRefusal::Stale => ProxyError::again(ErrorId::StaleAttempt, "The attempt does not hold the mailbox.", 1),
+        SourceRefusal::Lapsed => ProxyError::again(
             ErrorId::LeaseLapsed,
             "The lock's lease has lapsed. A new attempt with a new final pass is needed.",
+            1,
         ),
         SourceRefusal::NotNow(until) => {
             let wait = until.duration_since(now).as_secs().max(1);
@@ -117,7 +118,7 @@ pub(super) async fn store_state(
     {
         tx.recipient_update(row.tenant, &changed).await?;
     }
-    tx.source_attempt_put(row).await
+    tx.source_attempt_update(row).await
 }
 
 impl Source {
@@ -134,7 +135,7 @@ impl Source {
     /// # Errors
     /// [`ProxyError`]: refused by the gate or the machine, beyond a limit, or not quiet in time.
     pub async fn lock(&self, ctx: &VerbContext) -> Result<LeaseAnswer, ProxyError> {
-        let admitted = self.admit(ctx, Verb::Lock).await?;
+        self.admit(ctx, Verb::Lock).await?;
         let asker = asker(ctx)?;
         let mut tx = self.inner.store.write().await?;
         let now = self.inner.clock.now();
@@ -156,10 +157,13 @@ impl Source {
             .into_iter()
             .find(|r| r.service_principal == Some(asker.service_principal));
         let limits = self.limits_for(relationship.map(|r| r.max_lock_attempts_per_day));
+        let recipient = tx.recipient_by_exchange_guid(ctx.tenant, ctx.mailbox).await?;
+        let place = match &recipient {
+            Some(recipient) => Place::from(mailbox_of(recipient)?),
+            None => return Err(refusal_error(SourceRefusal::HeldByOtherMove, now)),
+        };
         // A mailbox that came back keeps its old committed attempt; it does not hold the mailbox any more.
-        let current = newest
-            .as_ref()
-            .filter(|n| n.attempt.phase != SourcePhase::Committed || admitted.recipient.mailbox().is_none());
+        let current = newest.as_ref().filter(|n| n.attempt.phase != SourcePhase::Committed);
         let transition = source_next(
             current.map(|n| &n.attempt),
             &asker,
@@ -169,47 +173,42 @@ impl Source {
             now,
         )
         .map_err(|r| refusal_error(r, now))?;
-        let repeated = current.is_some_and(|n| n.attempt.id == transition.attempt.id);
         let row = match current {
-            Some(row) if repeated => row.clone(),
-            Some(_) | None => new_row(ctx.tenant, ctx, &transition),
+            Some(row) if row.attempt.id == transition.attempt.id => row.clone(),
+            Some(_) | None => {
+                // An attempt has one mailbox and one outcome for ever; its id is never taken up again.
+                if tx.source_attempt_get(ctx.tenant, asker.attempt).await?.is_some() {
+                    return Err(refusal_error(SourceRefusal::Stale, now));
+                }
+                let row = new_row(ctx.tenant, ctx, &transition);
+                if let (Some(superseded), Some(old)) = (transition.superseded, current) {
+                    let mut ended = old.clone();
+                    ended.attempt.phase = SourcePhase::Aborted;
+                    ended.ended_at = Some(now);
+                    tx.source_attempt_update(&ended).await?;
+                    let parameters = serde_json::json!({"attempt": superseded.to_string()});
+                    tx.audit_append(ctx.tenant, &partner_entry(ctx, "Supersede", parameters, "ok", now))
+                        .await?;
+                }
+                tx.source_attempt_insert(&row).await?;
+                store_state(&mut tx, &row, Some(MailboxState::InCutover(ctx.move_id)), now).await?;
+                let parameters = serde_json::json!({"attempt": asker.attempt.to_string()});
+                tx.audit_append(ctx.tenant, &partner_entry(ctx, "Lock", parameters, "ok", now))
+                    .await?;
+                row
+            }
         };
-        if let (Some(_), Some(old)) = (transition.superseded, current) {
-            let mut ended = old.clone();
-            ended.attempt.phase = SourcePhase::Aborted;
-            ended.ended_at = Some(now);
-            tx.source_attempt_put(&ended).await?;
-        }
-        if !repeated {
-            store_state(&mut tx, &row, Some(MailboxState::InCutover(ctx.move_id)), now).await?;
-            tx.audit_append(
-                ctx.tenant,
-                &partner_entry(
-                    ctx,
-                    "Lock",
-                    serde_json::json!({"attempt": asker.attempt.to_string()}),
-                    "ok",
-                    now,
-                ),
-            )
-            .await?;
-        }
         tx.outbound_touch(&seen(ctx, now)).await?;
         tx.commit("source.lock").await?;
         // Stored first, then waited for: a delivery reads the state again after its last octet, under the shared lock.
-        if let Err(error) = self
-            .inner
-            .platforms
-            .quiesce(&Place::from(mailbox_of(&admitted.recipient)?), QUIET_WITHIN)
-            .await
-        {
-            self.undo_lock(&row).await?;
+        if let Err(error) = self.inner.platforms.quiesce(&place, QUIET_WITHIN).await {
+            self.undo_lock(ctx, &row).await?;
             return Err(error.into());
         }
         Ok(lease_answer(&row, self.inner.clock.now()))
     }
 
-    async fn undo_lock(&self, row: &SourceAttemptRow) -> Result<(), ProxyError> {
+    async fn undo_lock(&self, ctx: &VerbContext, row: &SourceAttemptRow) -> Result<(), ProxyError> {
         let mut tx = self.inner.store.write().await?;
         let now = self.inner.clock.now();
         if let Some(mut newest) = tx.source_attempt_newest(row.tenant, row.exchange_guid).await?
@@ -219,6 +218,9 @@ impl Source {
             newest.attempt.phase = SourcePhase::Aborted;
             newest.ended_at = Some(now);
             store_state(&mut tx, &newest, Some(MailboxState::Open), now).await?;
+            let parameters = serde_json::json!({"attempt": row.attempt.id.to_string(), "reason": "not quiet in time"});
+            tx.audit_append(row.tenant, &partner_entry(ctx, "Unlock", parameters, "ok", now))
+                .await?;
             tx.commit("source.undo_lock").await?;
         }
         Ok(())
@@ -282,45 +284,15 @@ impl Source {
     pub async fn prepare(&self, ctx: &VerbContext, request: &PrepareRequest) -> Result<PrepareAnswer, ProxyError> {
         let admitted = self.admit(ctx, Verb::Prepare).await?;
         let asker = asker(ctx)?;
-        let limits = self.inner.settings.limits;
-        let current = admitted.newest.as_ref().map(|n| &n.attempt);
+        let offer = Offer::read(request)?;
+        let newest = admitted.newest.as_ref();
         let now = self.inner.clock.now();
-        let dry = SourceEvent::Prepare { same: true };
-        source_next(current, &asker, dry, &limits, &LockUse::default(), now).map_err(|r| refusal_error(r, now))?;
-        if !request.read_back {
-            return Err(ProxyError::refused(
-                ErrorId::ReadBackRequired,
-                "The target has not read back what it appended, so nothing is proven.",
-            ));
-        }
-        let promise = self.check_addresses(ctx, &admitted, request).await?;
-        let root = self.check_root(ctx, &admitted, request).await?;
-        let outcome_key = STANDARD
-            .decode(&request.outcome_key)
-            .ok()
-            .filter(|k| (16..=64).contains(&k.len()));
-        let Some(outcome_key) = outcome_key else {
-            return Err(ProxyError::refused(
-                ErrorId::ParameterBinding,
-                "The outcome key is not 16 to 64 octets in base64.",
-            ));
+        let event = SourceEvent::Prepare {
+            same: newest.is_none_or(|n| offer.is_promised(n)),
         };
-        let exceptions = serde_json::to_string(&request.exceptions).map_err(|e| ProxyError::passing(&e))?;
-
-        let mut tx = self.inner.store.write().await?;
-        let now = self.inner.clock.now();
-        let newest = tx.source_attempt_newest(ctx.tenant, ctx.mailbox).await?;
-        let same = newest.as_ref().is_some_and(|n| match n.attempt.phase {
-            SourcePhase::Prepared => {
-                n.root == Some(root.0)
-                    && n.routing_address == Some(promise.routing_address.to_string())
-                    && n.legacy_exchange_dn.as_deref() == Some(promise.target_legacy_exchange_dn.as_str())
-            }
-            SourcePhase::Locked | SourcePhase::Committed | SourcePhase::Aborted | SourcePhase::Lapsed => true,
-        });
-        let event = SourceEvent::Prepare { same };
-        let transition = source_next(
-            newest.as_ref().map(|n| &n.attempt),
+        let limits = self.inner.settings.limits;
+        let dry = source_next(
+            newest.map(|n| &n.attempt),
             &asker,
             event,
             &limits,
@@ -328,85 +300,93 @@ impl Source {
             now,
         )
         .map_err(|r| refusal_error(r, now))?;
-        let Some(mut row) = newest else {
+        if newest.is_some_and(|n| n.attempt == dry.attempt) {
+            return Ok(PrepareAnswer {
+                root: offer.root.to_string(),
+            });
+        }
+        if !request.read_back {
+            return Err(ProxyError::refused(
+                ErrorId::ReadBackRequired,
+                "The target has not read back what it appended, so nothing is proven.",
+            ));
+        }
+        self.probe(ctx, &offer.promise.routing_address).await?;
+        self.check_root(ctx, &admitted, request, offer.root).await?;
+        self.promise(ctx, &asker, request, &offer).await
+    }
+
+    /// Stores the promise. The gate and the addresses are looked at once more in its transaction: the probe and the root took time.
+    async fn promise(
+        &self,
+        ctx: &VerbContext,
+        asker: &SourceAsker,
+        request: &PrepareRequest,
+        offer: &Offer,
+    ) -> Result<PrepareAnswer, ProxyError> {
+        let exceptions = serde_json::to_string(&request.exceptions).map_err(|e| ProxyError::passing(&e))?;
+        let mut tx = self.inner.store.write().await?;
+        let now = self.inner.clock.now();
+        let facts = load(&mut tx, ctx.tenant, ctx.caller.service_principal, ctx.mailbox, now).await?;
+        facts
+            .ask(ctx, Verb::Prepare, now)
+            .map_err(|refusal| ProxyError::refused(refusal.id, refusal.partner_text))?;
+        check_addresses(&mut tx, ctx, &facts, &offer.promise).await?;
+        let event = SourceEvent::Prepare {
+            same: facts.newest.as_ref().is_none_or(|n| offer.is_promised(n)),
+        };
+        let limits = self.inner.settings.limits;
+        let transition = source_next(
+            facts.newest.as_ref().map(|n| &n.attempt),
+            asker,
+            event,
+            &limits,
+            &LockUse::default(),
+            now,
+        )
+        .map_err(|r| refusal_error(r, now))?;
+        let Some(mut row) = facts.newest else {
             return Err(refusal_error(SourceRefusal::Stale, now));
         };
         if row.attempt != transition.attempt {
             row.attempt = transition.attempt;
             row.prepared_at = Some(now);
-            row.root = Some(root.0);
+            row.root = Some(offer.root.0);
             row.exceptions = Some(exceptions);
-            row.routing_address = Some(promise.routing_address.to_string());
-            row.legacy_exchange_dn = Some(promise.target_legacy_exchange_dn.to_string());
-            row.outcome_key = Some(outcome_key);
-            tx.source_attempt_put(&row).await?;
+            row.routing_address = Some(offer.promise.routing_address.to_string());
+            row.legacy_exchange_dn = Some(offer.promise.target_legacy_exchange_dn.to_string());
+            row.outcome_key = Some(offer.outcome_key.clone());
+            tx.source_attempt_update(&row).await?;
             let parameters = serde_json::json!({
-                "attempt": asker.attempt.to_string(), "root": root.to_string(), "routing_address": request.routing_address,
+                "attempt": asker.attempt.to_string(), "root": offer.root.to_string(), "routing_address": request.routing_address,
                 "legacy_exchange_dn": request.legacy_exchange_dn, "exceptions": request.exceptions.len(),
             });
             tx.audit_append(ctx.tenant, &partner_entry(ctx, "Prepare", parameters, "ok", now))
                 .await?;
             tx.commit("source.prepare").await?;
         }
-        Ok(PrepareAnswer { root: root.to_string() })
+        Ok(PrepareAnswer {
+            root: offer.root.to_string(),
+        })
     }
 
-    /// What trust asks of the routing address and the LegacyExchangeDN before the source promises to stamp them.
-    async fn check_addresses(
-        &self,
-        ctx: &VerbContext,
-        admitted: &Admitted,
-        request: &PrepareRequest,
-    ) -> Result<Promise, ProxyError> {
+    /// Whether the routing address's next hop takes mail for it, asked from here.
+    async fn probe(&self, ctx: &VerbContext, address: &SmtpAddress) -> Result<(), ProxyError> {
         let no = |text: String| ProxyError::refused(ErrorId::RoutingAddressNotAccepted, text);
-        let address: SmtpAddress = request.routing_address.parse().map_err(|e| no(format!("{e}.")))?;
-        let domain = address.domain().clone();
-        let published = admitted
-            .principal
-            .as_ref()
-            .is_some_and(|p| p.home_domains.iter().any(|d| d.eq_ignore_ascii_case(domain.as_str())));
-        if !published {
-            return Err(no(format!(
-                "{domain} is not a domain that the target organisation published when consent was given."
-            )));
-        }
-        let mut tx = self.inner.store.read().await?;
-        if tx
-            .accepted_domain_list(ctx.tenant)
-            .await?
-            .iter()
-            .any(|d| d.name == domain)
-        {
-            return Err(no(format!(
-                "{domain} is an accepted domain of the source organisation."
-            )));
-        }
-        let bad_dn = |text: String| ProxyError::refused(ErrorId::LegacyExchangeDnNotAccepted, text);
-        let dn: LegacyExchangeDn = request
-            .legacy_exchange_dn
-            .parse()
-            .map_err(|e| bad_dn(format!("{e}.")))?;
-        let mut holders = tx.recipients_by_legacy_exchange_dn(ctx.tenant, dn.as_str()).await?;
-        holders.extend(tx.recipient_by_proxy(ctx.tenant, &dn.as_x500().key()).await?);
-        if holders.iter().any(|r| r.id != admitted.recipient.id) {
-            return Err(bad_dn(format!(
-                "{dn} belongs to another recipient of the source organisation."
-            )));
-        }
-        drop(tx);
-        match self.inner.routing.probe(&address).await {
+        match self.inner.routing.probe(address).await {
             Ok(outcome) if outcome.is_ourselves && outcome.tenant_here.is_none_or(|t| t == ctx.tenant) => Err(no(
                 format!("The next hop of {address} is the source itself, so mail would go round."),
             )),
-            Ok(outcome) if outcome.accepted => Ok(Promise {
-                routing_address: address,
-                target_legacy_exchange_dn: dn,
-            }),
-            Ok(outcome) => Err(no(format!(
-                "The next hop of {address} does not accept it: {}.",
-                outcome.reply
-            ))),
-            Err(error) => Err(probe_error(&address, &error)),
+            Ok(outcome) if outcome.accepted => Ok(()),
+            Ok(outcome) => {
+                let text = format!("The next hop of {address} does not accept it: {}.", outcome.reply);
+                let retry_after = outcome.transient.then_some(60);
+                Err(ProxyError {
+                    retry_after,
+                    ..no(text)
+                })
+            }
+            Err(error) => Err(probe_error(address, &error)),
         }
     }
 
@@ -415,27 +395,26 @@ impl Source {
         ctx: &VerbContext,
         admitted: &Admitted,
         request: &PrepareRequest,
-    ) -> Result<Digest, ProxyError> {
+        theirs: Digest,
+    ) -> Result<(), ProxyError> {
         let exceptions = exceptions_from(&request.exceptions)?;
-        let theirs: Digest = request
-            .root
-            .parse()
-            .map_err(|_| ProxyError::refused(ErrorId::ParameterBinding, "The root is not 64 hex digits."))?;
-        let exporter = self.exporter(ctx, &admitted.recipient).await?;
+        let exporter = self.exporter(ctx, admitted.recipient()?).await?;
         let ours = exporter
             .source_root(&exceptions, true)
             .await
             .map_err(|e| export_error(&e))?;
         if ours.root == theirs {
-            Ok(theirs)
+            Ok(())
         } else {
             tracing::warn!(correlation = %ctx.correlation, mailbox = %ctx.mailbox, %theirs, ours = %ours.root, "root mismatch");
-            Err(ProxyError::refused(
+            // A new final pass may find what changed; the number of locks a day bounds how often.
+            Err(ProxyError::again(
                 ErrorId::RootMismatch,
                 format!(
                     "The contents on the two sides do not prove equal: the source's root over {} items is {}, the target's is {theirs}.",
                     ours.items, ours.root
                 ),
+                60,
             ))
         }
     }
@@ -505,10 +484,19 @@ impl Source {
         row.platform = Some(mailbox.platform);
         row.location = Some(mailbox.location);
         row.retention_until = Some(now + self.inner.settings.retention);
-        tx.recipient_update(tenant, &mailbox_to_mail_user(&recipient, ctx.mailbox, &promise, now))
-            .await?;
-        tx.source_attempt_put(&row).await?;
-        let parameters = serde_json::json!({"attempt": asker.attempt.to_string(), "external_email_address": promise.routing_address.to_string()});
+        let mut mail_user = mailbox_to_mail_user(&recipient, ctx.mailbox, &promise, now);
+        // The word given stands: a name that someone else took since Prepare is left out, said, and mended by hand.
+        let dn = &promise.target_legacy_exchange_dn;
+        let clash = others_answer_for(&mut tx, tenant, dn, Some(recipient.id)).await?;
+        if clash {
+            mail_user.email_addresses.retain(|p| p.key() != dn.as_x500().key());
+            tracing::error!(mailbox = %ctx.mailbox, %dn, "ALERT: another recipient has taken the target's LegacyExchangeDN, so replies to it go there; give it to the moved mail user by hand");
+        }
+        tx.recipient_update(tenant, &mail_user).await?;
+        tx.source_attempt_update(&row).await?;
+        let parameters = serde_json::json!({
+            "attempt": asker.attempt.to_string(), "external_email_address": promise.routing_address.to_string(), "x500_left_out": clash,
+        });
         tx.audit_append(tenant, &partner_entry(ctx, "Commit", parameters, "ok", now))
             .await?;
         tx.outbound_touch(&OutboundMove {
@@ -552,6 +540,96 @@ impl Source {
         };
         Ok(StatusAnswer { phase: phase.into() })
     }
+}
+
+/// What a Prepare offers, read.
+struct Offer {
+    root: Digest,
+    promise: Promise,
+    outcome_key: Vec<u8>,
+}
+
+impl Offer {
+    fn read(request: &PrepareRequest) -> Result<Self, ProxyError> {
+        let bad = |what: &str| ProxyError::refused(ErrorId::ParameterBinding, format!("The {what} cannot be read."));
+        let key = STANDARD
+            .decode(&request.outcome_key)
+            .ok()
+            .filter(|k| (16..=64).contains(&k.len()));
+        Ok(Self {
+            root: request.root.parse().map_err(|_| bad("root"))?,
+            promise: Promise {
+                routing_address: request
+                    .routing_address
+                    .parse()
+                    .map_err(|e| ProxyError::refused(ErrorId::RoutingAddressNotAccepted, format!("{e}.")))?,
+                target_legacy_exchange_dn: request
+                    .legacy_exchange_dn
+                    .parse()
+                    .map_err(|e| ProxyError::refused(ErrorId::LegacyExchangeDnNotAccepted, format!("{e}.")))?,
+            },
+            outcome_key: key.ok_or_else(|| bad("outcome key"))?,
+        })
+    }
+
+    /// Whether the attempt holds exactly this promise, or none yet.
+    fn is_promised(&self, row: &SourceAttemptRow) -> bool {
+        match row.attempt.phase {
+            SourcePhase::Prepared => {
+                row.root == Some(self.root.0)
+                    && row.routing_address == Some(self.promise.routing_address.to_string())
+                    && row.legacy_exchange_dn.as_deref() == Some(self.promise.target_legacy_exchange_dn.as_str())
+            }
+            SourcePhase::Locked | SourcePhase::Committed | SourcePhase::Aborted | SourcePhase::Lapsed => true,
+        }
+    }
+}
+
+/// What trust asks of the routing address and the LegacyExchangeDN before the source promises to stamp them.
+async fn check_addresses(tx: &mut Tx, ctx: &VerbContext, facts: &Facts, promise: &Promise) -> Result<(), ProxyError> {
+    let no = |text: String| ProxyError::refused(ErrorId::RoutingAddressNotAccepted, text);
+    let domain = promise.routing_address.domain();
+    let published = facts
+        .principal
+        .as_ref()
+        .is_some_and(|p| p.home_domains.iter().any(|d| d.eq_ignore_ascii_case(domain.as_str())));
+    if !published {
+        return Err(no(format!(
+            "{domain} is not a domain that the target organisation published when consent was given."
+        )));
+    }
+    if tx
+        .accepted_domain_list(ctx.tenant)
+        .await?
+        .iter()
+        .any(|d| d.name == *domain)
+    {
+        return Err(no(format!(
+            "{domain} is an accepted domain of the source organisation."
+        )));
+    }
+    let dn = &promise.target_legacy_exchange_dn;
+    let own = facts.recipient.as_ref().map(|r| r.id);
+    let promised = tx.source_promise_names(ctx.tenant, dn.as_str(), ctx.mailbox).await?;
+    if promised || others_answer_for(tx, ctx.tenant, dn, own).await? {
+        return Err(ProxyError::refused(
+            ErrorId::LegacyExchangeDnNotAccepted,
+            format!("{dn} belongs to another recipient of the source organisation."),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a recipient other than `own` has this LegacyExchangeDN or answers for it.
+async fn others_answer_for(
+    tx: &mut Tx,
+    tenant: TenantId,
+    dn: &LegacyExchangeDn,
+    own: Option<RecipientId>,
+) -> Result<bool, StoreError> {
+    let mut holders = tx.recipients_by_legacy_exchange_dn(tenant, dn.as_str()).await?;
+    holders.extend(tx.recipient_by_proxy(tenant, &dn.as_x500().key()).await?);
+    Ok(holders.iter().any(|r| Some(r.id) != own))
 }
 
 fn commit_answer(row: &SourceAttemptRow) -> CommitAnswer {

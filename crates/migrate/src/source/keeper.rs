@@ -7,52 +7,78 @@ use jiff::Timestamp;
 use rehome_domain::{
     cutover::{LockUse, SourceAsker, SourceEvent, SourcePhase, source_next},
     gate::Caller,
-    id::{CorrelationId, TenantId},
+    id::{AttemptId, CorrelationId, TenantId},
     recipient::MailboxState,
 };
 use rehome_platform::Place;
 use rehome_store::{AuditEntry, SourceAttemptRow, StoreError};
 use std::{collections::HashMap, future::Future, time::Duration};
+use tokio::task::JoinSet;
 
 /// A prepared attempt without an outcome for this long raises an alert.
 const ALERT_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_mins(15);
 
+/// Outcome addresses asked at once.
+const ASKING_AT_ONCE: usize = 8;
+
+/// Who is being asked, and when each attempt was asked last.
+#[derive(Default)]
+struct Asking {
+    asked: HashMap<AttemptId, Timestamp>,
+    running: JoinSet<AttemptId>,
+}
+
 impl Source {
-    /// Runs until `shutdown` resolves: every second ends lapsed locks, asks for outcomes of prepared attempts, closes moved content.
+    /// Runs until `shutdown` resolves: every second ends lapsed locks, closes moved content, asks for outcomes of prepared attempts.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut asked: HashMap<String, Timestamp> = HashMap::new();
+        let mut asking = Asking::default();
         loop {
             tokio::select! {
                 () = &mut shutdown => return,
                 _ = ticks.tick() => {
-                    if let Err(error) = self.tend(&mut asked).await {
-                        tracing::error!(error = crate::error_chain(&error), "the source could not tend its attempts");
+                    if let Err(error) = self.tend(&mut asking).await {
+                        tracing::error!(error = crate::error_chain(&error), "the source could not look at its attempts");
                     }
                 }
             }
         }
     }
 
-    async fn tend(&self, asked: &mut HashMap<String, Timestamp>) -> Result<(), StoreError> {
+    async fn tend(&self, asking: &mut Asking) -> Result<(), StoreError> {
         let now = self.inner.clock.now();
         let mut tx = self.inner.store.read().await?;
         let rows = tx.source_attempt_list_unfinished(now).await?;
         drop(tx);
-        asked.retain(|id, _| rows.iter().any(|r| r.attempt.id.to_string() == *id));
+        while asking.running.try_join_next().is_some() {}
+        asking.asked.retain(|id, _| rows.iter().any(|r| r.attempt.id == *id));
+        // One attempt's failure keeps no other waiting, and a slow outcome address none at all.
         for row in rows {
             match row.attempt.phase {
-                SourcePhase::Locked => self.lapse(&row).await?,
+                SourcePhase::Locked => {
+                    if let Err(error) = self.lapse(&row).await {
+                        tracing::error!(error = crate::error_chain(&error), attempt = %row.attempt.id, "a lapsed lock could not be recorded yet");
+                    }
+                }
                 SourcePhase::Committed => self.close_content(&row).await,
                 SourcePhase::Prepared => {
-                    let due = asked
-                        .get(&row.attempt.id.to_string())
-                        .is_none_or(|at| *at + self.inner.settings.ask_outcome_every <= now);
-                    if due {
-                        asked.insert(row.attempt.id.to_string(), now);
-                        self.ask_outcome(&row, now).await;
+                    if row.prepared_at.is_some_and(|at| at + ALERT_AFTER <= now)
+                        && !asking.asked.contains_key(&row.attempt.id)
+                    {
+                        tracing::error!(mailbox = %row.exchange_guid, attempt = %row.attempt.id,
+                            "ALERT: a prepared mailbox has no outcome for 15 minutes; its mail is deferred. Ask the target's administrator");
+                    }
+                    let every = self.inner.settings.ask_outcome_every;
+                    let due = asking.asked.get(&row.attempt.id).is_none_or(|at| *at + every <= now);
+                    if due && asking.running.len() < ASKING_AT_ONCE {
+                        asking.asked.insert(row.attempt.id, now);
+                        let source = self.clone();
+                        asking.running.spawn(async move {
+                            source.ask_outcome(&row, now).await;
+                            row.attempt.id
+                        });
                     }
                 }
                 SourcePhase::Aborted | SourcePhase::Lapsed => {}
@@ -155,6 +181,12 @@ impl Source {
         Ok(())
     }
 
+    /// Whether a mailbox of today is at this place: one that came back, or another one.
+    async fn place_in_use(&self, place: &Place) -> Result<bool, StoreError> {
+        let mut tx = self.inner.store.read().await?;
+        Ok(tx.mailbox_at(&place.platform, &place.location).await?.is_some())
+    }
+
     /// Takes the old content out of service. Comes after its transaction, is idempotent, and is redone until it worked.
     pub(super) async fn close_content(&self, row: &SourceAttemptRow) {
         let (Some(platform), Some(location)) = (&row.platform, &row.location) else {
@@ -168,6 +200,20 @@ impl Source {
             platform: platform.clone(),
             location: location.clone(),
         };
+        match self.place_in_use(&place).await {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::error!(mailbox = %row.exchange_guid, location, "ALERT: another mailbox is at the place of moved content, so nothing is closed there; look at it by hand");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = crate::error_chain(&error),
+                    "old content could not be closed yet"
+                );
+                return;
+            }
+        }
         if let Err(error) = self.inner.platforms.close_source(&place, row.attempt.move_id).await {
             tracing::error!(error = crate::error_chain(&error), mailbox = %row.exchange_guid, "old content could not be closed yet");
             return;
@@ -176,7 +222,9 @@ impl Source {
             let mut tx = self.inner.store.write().await?;
             if let Some(mut fresh) = tx.source_attempt_get(row.tenant, row.attempt.id).await? {
                 fresh.closed = true;
-                tx.source_attempt_put(&fresh).await?;
+                tx.source_attempt_update(&fresh).await?;
+                tx.audit_append(row.tenant, &own_entry(row, "Close", self.inner.clock.now()))
+                    .await?;
             }
             tx.commit("source.closed").await
         };

@@ -112,6 +112,15 @@ impl ProxyError {
         }
     }
 
+    /// A refusal after which the caller may try again, with a new attempt where the error says so.
+    pub(crate) fn again(id: ErrorId, message: impl Into<String>, seconds: u32) -> Self {
+        Self {
+            id,
+            message: message.into(),
+            retry_after: Some(seconds),
+        }
+    }
+
     /// A passing failure; the cause is in this side's log only.
     pub(crate) fn passing(log: &dyn std::error::Error) -> Self {
         tracing::warn!(error = crate::error_chain(log), "a request of a partner failed here");

@@ -193,7 +193,6 @@ impl SourceLink for Link {
         let request = ListingRequest {
             folder: folder.0.clone(),
             token: None,
-            attempt: None,
         };
         self.proxy
             .source

@@ -6,7 +6,12 @@
 mod link;
 mod world;
 
-use rehome_domain::{error_id::ErrorId, moves::UserStatus, recipient::RecipientKind};
+use rehome_domain::{
+    error_id::ErrorId,
+    id::AttemptId,
+    moves::UserStatus,
+    recipient::{MailboxState, RecipientKind},
+};
 use rehome_migrate::target::control;
 use world::World;
 
@@ -105,5 +110,54 @@ async fn stop_start_and_remove() {
         .request(async |tx, tenant, batch, now| control::batch_remove(tx, tenant, batch, now).await)
         .await;
     world.wait_until_removed().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempts_id_is_never_taken_up_again() {
+    let world = World::new().await;
+    let (x, y) = (AttemptId::from_u128(1), AttemptId::from_u128(2));
+    for attempt in [x, y] {
+        world.source.lock(&world.context(Some(attempt))).await.unwrap();
+        world.source.abort(&world.context(Some(attempt))).await.unwrap();
+    }
+    let again = world.source.lock(&world.context(Some(x))).await.unwrap_err();
+    assert_eq!(again.id, ErrorId::StaleAttempt);
+    assert!(matches!(
+        world.source_recipient().await.mailbox().unwrap().state,
+        MailboxState::Open
+    ));
+    // Two locks ended without Prepare; a third is granted, and while it holds no fourth is.
+    world
+        .source
+        .lock(&world.context(Some(AttemptId::from_u128(3))))
+        .await
+        .unwrap();
+    let fourth = world
+        .source
+        .lock(&world.context(Some(AttemptId::from_u128(4))))
+        .await
+        .unwrap_err();
+    assert_eq!(fourth.id, ErrorId::CutoverNotNow);
+    assert!(fourth.retry_after.unwrap() > 80_000);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_stands_for_one_mailbox_and_the_nil_move_for_none() {
+    let world = World::new().await;
+    world.source.open(&world.context(None)).await.unwrap();
+    let mut other = world.context(None);
+    other.mailbox = rehome_domain::id::ExchangeGuid::from_u128(5);
+    assert_eq!(
+        world.source.open(&other).await.unwrap_err().id,
+        ErrorId::InvalidOperation
+    );
+    let mut nil = world.context(Some(AttemptId::from_u128(9)));
+    nil.move_id = rehome_domain::id::MoveId::from_u128(0);
+    assert_eq!(world.source.lock(&nil).await.unwrap_err().id, ErrorId::ParameterBinding);
+    nil.attempt = None;
+    world.source.open(&nil).await.unwrap();
+    assert_eq!(world.source.outbound_list(world.source_tenant).await.unwrap().len(), 1);
     world.stop().await;
 }

@@ -8,7 +8,10 @@ use rehome_domain::{
     endpoint::MigrationEndpoint,
     error_id::Problem,
     gate::Caller,
-    id::{ApplicationId, BatchId, EndpointId, ExchangeGuid, RecipientId, RelationshipId, ServicePrincipalId, TenantId},
+    id::{
+        ApplicationId, AttemptId, BatchId, CorrelationId, EndpointId, ExchangeGuid, MoveId, RecipientId,
+        RelationshipId, ServicePrincipalId, TenantId,
+    },
     moves::{Move, UserStatus},
     recipient::{Group, GroupType, MailUser, Mailbox, MailboxState, Recipient, RecipientKind},
     relationship::{MailboxMoveCapability, OrganizationRelationship},
@@ -19,7 +22,7 @@ use rehome_mailbox::ReadEvent;
 use rehome_migrate::{
     Clock,
     protocol::{OutcomeAnswer, OutcomeRequest},
-    source::{OutcomeAsker, Source, SourceSettings},
+    source::{OutcomeAsker, Source, SourceSettings, VerbContext},
     target::{Target, TargetSettings, control},
 };
 use rehome_platform::{Driver, Place, PlatformConfig, Platforms};
@@ -47,6 +50,7 @@ pub struct World {
     pub source_tenant: TenantId,
     pub target_tenant: TenantId,
     pub exchange_guid: ExchangeGuid,
+    caller: Caller,
     source_store: Store,
     target_store: Store,
     source_platforms: Platforms,
@@ -183,7 +187,7 @@ impl World {
         let partner = InProcess {
             source: source.clone(),
             tenant: source_tenant,
-            caller,
+            caller: caller.clone(),
             requests: Arc::default(),
         };
         let key_file = folder.path().join("seal.key");
@@ -243,6 +247,7 @@ impl World {
             source_tenant,
             target_tenant,
             exchange_guid,
+            caller,
             source_store,
             target_store,
             source_platforms,
@@ -507,6 +512,19 @@ impl World {
             .await
             .unwrap()
             .unwrap()
+    }
+
+    /// A request of the mover, as it reaches the source.
+    pub fn context(&self, attempt: Option<AttemptId>) -> VerbContext {
+        VerbContext {
+            tenant: self.source_tenant,
+            caller: self.caller.clone(),
+            mailbox: self.exchange_guid,
+            move_id: MoveId::from_u128(60),
+            attempt,
+            correlation: CorrelationId::from_u128(1),
+            origin: "test".into(),
+        }
     }
 
     pub async fn take_out_of_scope(&self) {

@@ -394,7 +394,6 @@ impl SourceLink for Link {
         let request = ListingRequest {
             folder: folder.0.clone(),
             token: token.map(|token| STANDARD.encode(token)),
-            attempt: self.attempt.map(|attempt| attempt.to_string()),
         };
         Ok(self.proxy.stream(self.mailbox, "listing", &request).await?)
     }

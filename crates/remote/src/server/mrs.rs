@@ -257,7 +257,6 @@ async fn answer(
         )),
         Operation::Listing => {
             let request: ListingRequest = body_of(body)?;
-            request.attempt.as_deref().map(&mut attempt).transpose()?;
             Ok(frames(source.listing(&context, request).await?))
         }
         Operation::Items => {
