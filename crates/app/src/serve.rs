@@ -346,8 +346,9 @@ fn source_settings(config: &Config) -> SourceSettings {
         limits: LockLimits {
             lease: SignedDuration::from_mins(cutover.lease_minutes.signed()),
             lease_total: SignedDuration::from_mins(cutover.longest_lock_minutes.signed()),
-            attempts_per_day: cutover.lock_attempts_per_day.get32(),
             mailboxes_per_partner: cutover.mailboxes_per_partner.get32(),
+            // How many locks a day the relationship itself says.
+            ..LockLimits::default()
         },
         retention: SignedDuration::from_hours(24 * cutover.retention_days.signed()),
         ask_outcome_every: SignedDuration::from_secs(cutover.ask_outcome_seconds.signed()),

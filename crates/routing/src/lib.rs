@@ -9,8 +9,10 @@
 //! - A next hop is asked about a recipient before we answer for him, so its refusals reach the sender in time.
 //! - A recipient's state is read when he is named, when the message is whole, and for local delivery once more under
 //!   the mailbox's lock. What changed meanwhile is answered 451.
-//! - A group goes to all its members' hops in one transaction, and one member's refusal is the group's. Where a later
-//!   hop fails after an earlier one accepted, the sender repeats and those who had it get it twice.
+//! - A group goes to all its members' hops in one transaction, and one member's refusal is the group's. Every hop gets
+//!   all of the message but its end before the mailboxes here are locked, and its end while they are, so that a cutover
+//!   cannot come between. Where a hop fails after another one accepted, the sender repeats, and who has the message is
+//!   passed over.
 //! - Only recipients in our tenants' accepted domains are taken; where a mail user or a group leads out, it leads to
 //!   the address that its administrator wrote there.
 //!
@@ -18,6 +20,7 @@
 
 mod asking;
 mod decide;
+mod handed_over;
 mod link;
 mod next_hop;
 mod probe;

@@ -174,7 +174,7 @@ impl Conversation {
         }
     }
 
-    /// DATA: after a positive reply [`Conversation::message`] must follow.
+    /// DATA: after a positive reply [`Conversation::octets`] must follow.
     pub(crate) async fn data(&mut self) -> Result<Reply, RelayError> {
         let sent = self.client.data();
         match self.answer(sent).await? {
@@ -183,18 +183,22 @@ impl Conversation {
         }
     }
 
-    /// The message, our own lines first; the reply is the next hop's last word on it.
-    pub(crate) async fn message(&mut self, lines: &str, message: &mut Spool) -> Result<Reply, RelayError> {
+    /// The message, our own lines first, but for its end: the next hop drops it if [`Conversation::end`] never follows.
+    pub(crate) async fn octets(&mut self, lines: &str, message: &mut Spool) -> Result<(), RelayError> {
         self.piece(lines.as_bytes()).await?;
         message.rewind().await.map_err(RelayError::Spool)?;
         let mut buffer = vec![0; PIECE];
         loop {
             let count = message.read(&mut buffer).await.map_err(RelayError::Spool)?;
             if count == 0 {
-                break;
+                return Ok(());
             }
             self.piece(&buffer[..count]).await?;
         }
+    }
+
+    /// The message's end; the reply is the next hop's last word on it.
+    pub(crate) async fn end(&mut self) -> Result<Reply, RelayError> {
         let ended = self.client.data_end();
         match self.answer_within(ended, self.timeouts.data).await? {
             ClientEvent::FinalReply(reply) => Ok(reply),

@@ -75,6 +75,15 @@ pub(crate) fn of_next_hop(reply: &Reply) -> Reply {
     Reply::new(code, &enhanced, format!("{NEXT_HOP_SAYS}{text}"))
 }
 
+/// The answer where some of the recipients' hops have the message already: a permanent no would say that nobody has it.
+pub(crate) fn for_the_rest(reply: Reply) -> Reply {
+    if reply.is_permanent() {
+        Reply::new(451, "4.3.0", reply.text)
+    } else {
+        reply
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

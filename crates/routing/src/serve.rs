@@ -1,6 +1,9 @@
 //! The listener, and what all its sessions share.
 
-use crate::{asking::Asking, link::ClientTls, next_hop::NextHops, relay::Caller, session, settings::RoutingSettings};
+use crate::{
+    asking::Asking, handed_over::HandedOver, link::ClientTls, next_hop::NextHops, relay::Caller, session,
+    settings::RoutingSettings,
+};
 use rehome_platform::Platforms;
 use rehome_store::Store;
 use std::{future::Future, sync::Arc, time::Duration};
@@ -37,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) next_hops: NextHops,
     pub(crate) caller: Caller,
     pub(crate) asking: Asking,
+    pub(crate) handed_over: HandedOver,
     /// Random name of this process, told in every greeting, by which it knows itself as a next hop.
     pub(crate) instance: String,
 }
@@ -56,6 +60,7 @@ impl Routing {
                 timeouts: settings.timeouts,
             },
             asking: Asking::default(),
+            handed_over: HandedOver::default(),
             instance: format!("rehome-{}", uuid::Uuid::new_v4().simple()),
             settings,
             store,

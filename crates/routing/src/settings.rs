@@ -40,6 +40,9 @@ pub struct Timeouts {
     pub data: Duration,
     /// For a mailbox's lock, once the message is whole.
     pub lock: Duration,
+    /// For a next hop's last word on a message while mailboxes here are locked for it. Must be shorter than a cutover's
+    /// patience with deliveries (30 s); after it the locks are given back and taken again when the hop has answered.
+    pub locked: Duration,
 }
 
 impl Default for Timeouts {
@@ -50,6 +53,7 @@ impl Default for Timeouts {
             command: Duration::from_secs(60),
             data: Duration::from_secs(300),
             lock: Duration::from_secs(10),
+            locked: Duration::from_secs(20),
         }
     }
 }

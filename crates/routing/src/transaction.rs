@@ -2,6 +2,7 @@
 
 use crate::{
     decide::{Destination, Verdict, decide},
+    handed_over,
     next_hop::NextHop,
     relay::{Conversation, RelayError},
     replies,
@@ -14,12 +15,14 @@ use rehome_domain::{
     mailflow::{DeferReason, Passage},
     recipient::Mailbox,
 };
-use rehome_platform::{Place, PlatformError, WholeDelivery};
+use rehome_platform::{DeliveryLock, Place, PlatformError, WholeDelivery};
 use rehome_wire::{
+    digest::{Digest, Digester},
     smtp::Reply,
     trace_header::{Received, TraceHeaders, trace_line},
 };
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, pin::pin, sync::Arc};
+use tokio::time::{Instant, timeout_at};
 
 /// Octets read back at once.
 const PIECE: usize = 32 * 1024;
@@ -59,6 +62,7 @@ pub(crate) struct Transaction {
     accepted: Vec<Accepted>,
     remotes: Vec<Remote>,
     message: Spool,
+    digester: Digester,
     spool_failed: bool,
     /// Recipients that are known but not delivered to now, named by the null sender: see [`Transaction::recipient`].
     waiting: bool,
@@ -91,6 +95,7 @@ impl Transaction {
             accepted: Vec::new(),
             remotes: Vec::new(),
             message,
+            digester: Digester::new(),
             spool_failed: false,
             waiting: false,
         }
@@ -297,6 +302,7 @@ impl Transaction {
         if self.spool_failed {
             return;
         }
+        self.digester.update(octets);
         if let Err(error) = self.message.write(octets).await {
             tracing::error!(id = self.id, %error, "a message could not be spooled");
             self.spool_failed = true;
@@ -342,17 +348,70 @@ impl Transaction {
                 .map_err(|error| self.delivery_failed(&error))?;
             whole.push((place, delivery));
         }
+        let names = self.names();
+        let mut taken: Vec<bool> = names.iter().map(|name| self.shared.handed_over.holds(*name)).collect();
+        let outcome = self.bring(whole, &headers, &lines, &mut taken).await;
+        match &outcome {
+            Ok(_) => names.iter().for_each(|name| self.shared.handed_over.forget(*name)),
+            Err(_) => {
+                let taken = names.iter().zip(&taken).filter(|(_, taken)| **taken);
+                taken.for_each(|(name, _)| self.shared.handed_over.note(*name));
+            }
+        }
+        outcome.map_err(|reply| {
+            if taken.contains(&true) {
+                replies::for_the_rest(reply)
+            } else {
+                reply
+            }
+        })
+    }
+
+    /// Names this message for each next hop, as its sender's repetition will name it.
+    fn names(&self) -> Vec<Digest> {
+        let message = self.digester.clone().finish();
+        let remotes = self.remotes.iter();
+        remotes
+            .map(|remote| handed_over::key(self.from.as_deref(), &remote.recipients, message))
+            .collect()
+    }
+
+    /// Brings the message to every hop that has not taken it, and into the inboxes. What may last is done without locks:
+    /// a hop that has everything but the end of the message has not taken it. Then locks, the state once more, the ends,
+    /// and the renames, so that nothing is handed over that cannot be published.
+    async fn bring(
+        &mut self,
+        whole: Vec<(Place, WholeDelivery)>,
+        headers: &TraceHeaders,
+        lines: &str,
+        taken: &mut [bool],
+    ) -> Result<Reply, Reply> {
+        let mut begun = Vec::with_capacity(taken.len());
+        for at in (0..taken.len()).filter(|at| !taken[*at]) {
+            begun.push((at, self.begin_hand_over(at, lines).await?));
+        }
+        let mut locks = Some(self.lock_and_decide(&whole, headers).await?);
+        let until = Instant::now() + self.shared.settings.timeouts.locked;
         let mut answer = Reply::new(250, "2.0.0", "Message delivered");
-        for at in 0..self.remotes.len() {
-            let reply = self.hand_over(at, &lines).await?;
+        for (at, conversation) in begun {
+            let reply = self.end_hand_over(conversation, &mut locks, until).await?;
             answer = replies::of_next_hop(&reply);
             if !answer.is_positive() {
                 return Err(answer);
             }
+            taken[at] = true;
             rehome_fault::step("routing.relayed");
         }
-        if !whole.is_empty() {
-            self.publish(whole, &headers).await?;
+        let locks = match locks {
+            Some(locks) => locks,
+            None => self.lock_and_decide(&whole, headers).await?,
+        };
+        for ((_, delivery), lock) in whole.into_iter().zip(&locks) {
+            delivery
+                .publish(lock)
+                .await
+                .map_err(|error| self.delivery_failed(&error.into()))?;
+            rehome_fault::step("routing.delivered");
         }
         Ok(answer)
     }
@@ -433,35 +492,34 @@ impl Transaction {
         }
     }
 
-    /// Puts the message into the inboxes: locks first, then the state once more, then the renames.
-    async fn publish(&self, whole: Vec<(Place, WholeDelivery)>, headers: &TraceHeaders) -> Result<(), Reply> {
+    /// Locks the mailboxes here, in order, and reads every recipient's state under the locks. Nothing without mailboxes.
+    async fn lock_and_decide(
+        &self,
+        whole: &[(Place, WholeDelivery)],
+        headers: &TraceHeaders,
+    ) -> Result<Vec<DeliveryLock>, Reply> {
         let patience = self.shared.settings.timeouts.lock;
-        let mut locked = Vec::with_capacity(whole.len());
-        for (place, delivery) in whole {
+        let mut locks = Vec::with_capacity(whole.len());
+        for (place, _) in whole {
             let lock = self
                 .shared
                 .platforms
-                .deliver_lock(&place, patience)
+                .deliver_lock(place, patience)
                 .await
                 .map_err(|error| match error {
                     PlatformError::Lock(_) => replies::busy(),
                     error => self.delivery_failed(&error.into()),
                 })?;
-            locked.push((lock, delivery));
+            locks.push(lock);
         }
-        self.decide_again(headers).await?;
-        for (lock, delivery) in locked {
-            delivery
-                .publish(&lock)
-                .await
-                .map_err(|error| self.delivery_failed(&error.into()))?;
-            rehome_fault::step("routing.delivered");
+        if !whole.is_empty() {
+            self.decide_again(headers).await?;
         }
-        Ok(())
+        Ok(locks)
     }
 
-    /// Hands the message to a next hop. Only what fails before the message itself is tried again here.
-    async fn hand_over(&mut self, at: usize, lines: &str) -> Result<Reply, Reply> {
+    /// Gives the message to a next hop, but for its end. What fails before the message itself is tried again here.
+    async fn begin_hand_over(&mut self, at: usize, lines: &str) -> Result<Conversation, Reply> {
         let mut started = None;
         for _ in 0..2 {
             self.offer(at, &[]).await?;
@@ -469,7 +527,7 @@ impl Transaction {
                 continue;
             };
             match conversation.data().await {
-                Ok(reply) if !reply.is_positive() => return Ok(reply),
+                Ok(reply) if !reply.is_positive() => return Err(replies::of_next_hop(&reply)),
                 Ok(_) => {
                     started = Some(conversation);
                     break;
@@ -482,14 +540,41 @@ impl Transaction {
         let Some(mut conversation) = started else {
             return Err(replies::unreachable());
         };
-        match conversation.message(lines, &mut self.message).await {
+        match conversation.octets(lines, &mut self.message).await {
+            Ok(()) => Ok(conversation),
+            Err(error) => {
+                tracing::warn!(id = self.id, error = %chain(&error), "a next hop was lost in the middle of a message");
+                Err(replies::unreachable())
+            }
+        }
+    }
+
+    /// Ends the message at a next hop. A hop that thinks longer than `until` costs the locks: a cutover does not wait for
+    /// it, and the caller looks again.
+    async fn end_hand_over(
+        &self,
+        mut conversation: Conversation,
+        locks: &mut Option<Vec<DeliveryLock>>,
+        until: Instant,
+    ) -> Result<Reply, Reply> {
+        let ended = {
+            let mut ending = pin!(conversation.end());
+            match timeout_at(until, &mut ending).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    *locks = None;
+                    ending.await
+                }
+            }
+        };
+        match ended {
             Ok(reply) => {
                 tracing::info!(id = self.id, next_hop = conversation.server(), %reply, "handed over");
                 tokio::spawn(conversation.quit());
                 Ok(reply)
             }
             Err(error) => {
-                tracing::warn!(id = self.id, error = %chain(&error), "a next hop was lost in the middle of a message");
+                tracing::warn!(id = self.id, error = %chain(&error), "a next hop was lost at the end of a message");
                 Err(replies::unreachable())
             }
         }

@@ -117,6 +117,10 @@ pub enum Action {
     LoseAnswer,
     /// It never arrives; this is the answer.
     Answer(u16, Value),
+    /// It never arrives; this text is the answer.
+    Text(String),
+    /// It never arrives; the client is led elsewhere.
+    Redirect(String),
 }
 
 type Rule = Box<dyn FnMut(&Seen) -> Action + Send>;
@@ -249,6 +253,12 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
             .status(status)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body.to_string())))
+            .map_err(|error| lost(&error)),
+        Action::Text(body) => Response::builder().body(Full::new(Bytes::from(body))).map_err(|error| lost(&error)),
+        Action::Redirect(to) => Response::builder()
+            .status(302)
+            .header(header::LOCATION, to)
+            .body(Full::default())
             .map_err(|error| lost(&error)),
     }
 }

@@ -3,8 +3,8 @@
 //! The binary under test is `REHOME_BIN`, else `target/debug/rehome`; `make test` builds it with `fault-injection`.
 
 mod administrator;
-// mod attacks;
-// mod cuts;
+mod attacks;
+mod cuts;
 mod deployment;
 mod https;
 mod interceptor;

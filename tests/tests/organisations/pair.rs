@@ -77,6 +77,13 @@ pub struct Pair {
     pub link: String,
 }
 
+/// The source takes its Maildirs into its directory.
+fn adopts(source: &Administrator, mailboxes: &[Mailbox]) {
+    let rows: Vec<String> = mailboxes.iter().map(|m| format!("{0}@{SOURCE},{0},{0}\n", m.name)).collect();
+    let file = source.file("import.csv", &format!("EmailAddress,Name,Location\n{}", rows.concat()));
+    source.does(&["Import-Mailbox", "-Platform", "mail", "-CSVData", &file]);
+}
+
 impl Pair {
     /// Two organisations that know nothing of each other; the source has mailboxes.
     pub fn strangers(plan: &Plan<'_>) -> Self {
@@ -120,8 +127,10 @@ impl Pair {
             deployment.start();
         }
         let source = deployments[0].tenant(SOURCE);
+        // Before there is a second organisation: beside others, one may adopt only what lies below a folder of its name.
+        adopts(&source, &mailboxes);
         let target = deployments[deployments.len() - 1].tenant(TARGET);
-        let pair = Self {
+        Self {
             deployments,
             between,
             source,
@@ -130,9 +139,7 @@ impl Pair {
             app: String::new(),
             secret: String::new(),
             link: String::new(),
-        };
-        pair.adopts();
-        pair
+        }
     }
 
     /// Two organisations where everything is ready for a batch.
@@ -172,13 +179,6 @@ impl Pair {
             Between::Line(line) => line,
             Between::Nothing | Between::Interceptor(_) => panic!("there is no line"),
         }
-    }
-
-    /// The source takes its Maildirs into its directory.
-    fn adopts(&self) {
-        let rows: Vec<String> = self.mailboxes.iter().map(|m| format!("{0}@{SOURCE},{0},{0}\n", m.name)).collect();
-        let file = self.source.file("import.csv", &format!("EmailAddress,Name,Location\n{}", rows.concat()));
-        self.source.does(&["Import-Mailbox", "-Platform", "mail", "-CSVData", &file]);
     }
 
     /// The target registers the application, makes a secret and consents in its own organisation.

@@ -352,6 +352,8 @@ fn rows_that_are_not_ready() {
         assert_eq!(error_ids(&user["ErrorIds"]), ["MigrationPermanentException"], "{user}");
     }
     // None of it has touched those who are synced.
+    pair.target.does(&["Remove-MigrationBatch", "wave-2"]);
+    wait::until_true("the batch is gone", MOVE, || pair.target.asks("Get-MigrationBatch", &json!({})).len() == 2);
     for name in names {
         pair.is_synced(name);
     }

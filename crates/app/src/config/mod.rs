@@ -141,8 +141,6 @@ settings! {
         lease_minutes: Whole<1, 60> = Whole::of(10), like "10";
         /// Minutes for which one attempt may lock a mailbox in all.
         longest_lock_minutes: Whole<1, 240> = Whole::of(30), like "30";
-        /// Locks of a mailbox within a day that may end without result.
-        lock_attempts_per_day: Whole<1, 100> = Whole::of(3), like "3";
         /// Mailboxes that one partner may hold locked at once.
         mailboxes_per_partner: Whole<1, 10_000> = Whole::of(20), like "20";
         /// Seconds between two questions for the outcome of a cutover that the partner has not told.

@@ -74,10 +74,14 @@ async fn import_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
     let rows = csv::read(call.parameters.octets("CSVData").unwrap_or_default(), &rules).map_err(|p| csv_error(&p))?;
     let platforms = &call.ctx.platforms;
     platforms.check(platform).await.map_err(|e| platform_error(&e))?;
+    let mut tx = call.ctx.store.read().await?;
+    let territory = Territory::of(call.tenant(), &mut tx).await?;
+    drop(tx);
     // Reading every directory takes its time, so it is done before the one writer's turn begins.
     let mut looked_at = Vec::with_capacity(rows.len());
     for row in &rows {
         looked_at.push(match row.cell("Location") {
+            Some(location) if !territory.holds(location) => Err(not_his(location)),
             Some(location) => platforms.inspect(platform, location).await.map_err(|e| match &e {
                 PlatformError::Files { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                     nothing_at(location)
@@ -91,11 +95,10 @@ async fn import_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
     // A preview does the same in a transaction that is given up, so that it sees what rows do to each other.
     let mut tx = call.ctx.store.write().await?;
     let domains = accepted_domains(call, &mut tx).await?;
-    let strangers = places_of_others(call.tenant(), &mut tx).await?;
     let (mut objects, mut adopted, mut refused) = (Vec::new(), 0u64, 0u64);
     let mut owned = tx.mailbox_locations(platform).await?;
     for (row, found) in rows.iter().zip(&looked_at) {
-        let action = decide(call, &mut tx, platform, row, found, (&domains, &strangers)).await?;
+        let action = decide(call, &mut tx, platform, row, found, (&domains, &territory)).await?;
         match &action {
             Action::Adopt(made) => {
                 tx.recipient_insert(call.tenant(), made).await?;
@@ -124,7 +127,7 @@ async fn import_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
             rows.len()
         ));
     }
-    let orphans = orphans(call, platform, owned, &strangers).await?;
+    let orphans = orphans(call, platform, owned, &territory).await?;
     if !orphans.is_empty() {
         warnings.push(format!(
             "{} mailbox folders on '{platform}' belong to no mailbox; they are listed as Orphan.",
@@ -149,28 +152,43 @@ pub(crate) fn csv_error(problems: &[csv::CsvProblem]) -> CommandError {
     )
 }
 
-/// First parts of locations that name another tenant of the deployment: his GUID or one of his domains.
-async fn places_of_others(tenant: TenantId, tx: &mut Tx) -> Result<BTreeSet<String>, CommandError> {
-    let mut places = BTreeSet::new();
-    for other in tx.tenant_list().await?.into_iter().filter(|t| t.id != tenant) {
-        places.insert(other.id.to_string());
-        places.extend(
-            tx.accepted_domain_list(other.id)
+/// Which folders of a platform a tenant may take. Alone in a deployment he may take any; beside others only those below a
+/// folder that is named like him, so that no tenant adopts another's mail.
+struct Territory {
+    alone: bool,
+    /// His GUID and his domains.
+    own: BTreeSet<String>,
+}
+
+impl Territory {
+    async fn of(tenant: TenantId, tx: &mut Tx) -> Result<Self, CommandError> {
+        let mut own = BTreeSet::from([tenant.to_string()]);
+        own.extend(
+            tx.accepted_domain_list(tenant)
                 .await?
                 .into_iter()
                 .map(|d| d.name.to_string()),
         );
+        let alone = tx.tenant_list().await?.len() == 1;
+        Ok(Self { alone, own })
     }
-    Ok(places)
+
+    fn holds(&self, location: &str) -> bool {
+        let first = location.split('/').next().unwrap_or_default();
+        self.alone || self.own.contains(&first.to_lowercase())
+    }
+}
+
+/// Said without a look at what is there.
+fn not_his(location: &str) -> String {
+    format!(
+        "'{location}' is not below a folder of this organisation. Where a deployment serves several, the operator puts what \
+         each may adopt below a folder named like its domain, for example contoso.example/anna."
+    )
 }
 
 fn nothing_at(location: &str) -> String {
     format!("There is no mailbox at '{location}'.")
-}
-
-fn belongs_to_other(location: &str, strangers: &BTreeSet<String>) -> bool {
-    let first = location.split('/').next().unwrap_or_default();
-    strangers.contains(&first.to_lowercase())
 }
 
 async fn decide(
@@ -179,12 +197,11 @@ async fn decide(
     platform: &str,
     row: &CsvRow,
     found: &Result<Inspection, String>,
-    (domains, strangers): (&[DomainName], &BTreeSet<String>),
+    (domains, territory): (&[DomainName], &Territory),
 ) -> Result<Action, CommandError> {
     let location = row.cell("Location").unwrap_or_default();
-    if belongs_to_other(location, strangers) {
-        // The same words as for a folder that is not there.
-        return Ok(Action::Refuse(nothing_at(location)));
+    if !territory.holds(location) {
+        return Ok(Action::Refuse(not_his(location)));
     }
     let made = match recipient_of(call, tx, platform, row).await {
         Ok(made) => made,
@@ -391,7 +408,7 @@ async fn orphans(
     call: &Call<'_>,
     platform: &str,
     owned: BTreeSet<String>,
-    strangers: &BTreeSet<String>,
+    territory: &Territory,
 ) -> Result<Vec<String>, CommandError> {
     let mut orphans = call
         .ctx
@@ -399,6 +416,6 @@ async fn orphans(
         .orphans(platform, owned)
         .await
         .map_err(|e| platform_error(&e))?;
-    orphans.retain(|location| !belongs_to_other(location, strangers));
+    orphans.retain(|location| territory.holds(location));
     Ok(orphans)
 }

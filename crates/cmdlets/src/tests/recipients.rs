@@ -429,37 +429,52 @@ async fn groups_and_the_record_of_scope_changes() {
 #[tokio::test]
 async fn existing_mailboxes_are_taken_in_once() {
     let world = World::new().await;
-    for location in ["anna", "bert", "gone/for/ever", "orphan", "fabrikam.example/carl"] {
+    for location in ["anna", "bert", "gone/for/ever", "orphan"]
+        .map(|l| format!("contoso.example/{l}"))
+        .iter()
+        .map(String::as_str)
+        .chain(["fabrikam.example/carl", "dave"])
+    {
         world.maildir(location);
     }
-    std::fs::create_dir(world.platform.join("empty")).unwrap();
-    std::fs::write(world.platform.join("anna/cur/1:2,S"), "Subject: x\n\nx").unwrap();
+    std::fs::create_dir(world.platform.join("contoso.example/empty")).unwrap();
+    std::fs::write(world.platform.join("contoso.example/anna/cur/1:2,S"), "Subject: x\n\nx").unwrap();
     let file = base64(
         "EmailAddress,Location,Name,ExchangeGuid\r\n\
-        anna@contoso.example,anna,Anna B,\r\n\
-        bert@contoso.example,bert,,0f8f1b3e-8a51-4f7a-9d0c-1d2f3a4b5c6d\r\n\
-        dora@contoso.example,nowhere,,\r\n\
-        emil@contoso.example,empty,,\r\n\
-        finn@elsewhere.example,gone/for/ever,,\r\n\
+        anna@contoso.example,contoso.example/anna,Anna B,\r\n\
+        bert@contoso.example,contoso.example/bert,,0f8f1b3e-8a51-4f7a-9d0c-1d2f3a4b5c6d\r\n\
+        dora@contoso.example,contoso.example/nowhere,,\r\n\
+        emil@contoso.example,contoso.example/empty,,\r\n\
+        finn@elsewhere.example,contoso.example/gone/for/ever,,\r\n\
         carl@contoso.example,fabrikam.example/carl,,\r\n\
-        greg@contoso.example,anna,,\r\n\
-        hans@contoso.example,../etc,,\r\n",
+        greg@contoso.example,contoso.example/anna,,\r\n\
+        hans@contoso.example,contoso.example/../etc,,\r\n\
+        ines@contoso.example,dave,,\r\n",
     );
     let parameters = json!({"Platform": "main", "CSVData": file, "WhatIf": true});
     let preview = world.ok("Import-Mailbox", parameters.clone()).await;
     let expected = [
         ("anna@contoso.example", "Adopt", ""),
         ("bert@contoso.example", "Adopt", ""),
-        ("dora@contoso.example", "Refuse", "There is no mailbox at 'nowhere'."),
+        (
+            "dora@contoso.example",
+            "Refuse",
+            "There is no mailbox at 'contoso.example/nowhere'.",
+        ),
         ("emil@contoso.example", "Refuse", "is not a Maildir"),
         ("finn@elsewhere.example", "Refuse", "not an accepted domain"),
         (
             "carl@contoso.example",
             "Refuse",
-            "There is no mailbox at 'fabrikam.example/carl'.",
+            "not below a folder of this organisation",
         ),
         ("greg@contoso.example", "Refuse", "already the place of 'Anna B'"),
         ("hans@contoso.example", "Refuse", "is not a location"),
+        (
+            "ines@contoso.example",
+            "Refuse",
+            "not below a folder of this organisation",
+        ),
         ("", "Orphan", "owns this folder"),
     ];
     let rows = json(&preview.objects);
@@ -473,7 +488,12 @@ async fn existing_mailboxes_are_taken_in_once() {
         assert!(row["Reason"].as_str().unwrap().contains(reason), "{row}");
     }
     assert_eq!(rows[0]["Items"], 1);
-    assert_eq!(rows[8]["Location"], "orphan");
+    assert_eq!(
+        rows[5]["Items"],
+        serde_json::Value::Null,
+        "nothing is said of another's folder"
+    );
+    assert_eq!(rows[9]["Location"], "contoso.example/orphan");
     assert!(
         world.ok("Get-Mailbox", json!({})).await.objects.is_empty(),
         "a preview changes nothing"
@@ -482,14 +502,14 @@ async fn existing_mailboxes_are_taken_in_once() {
     let parameters = json!({"Platform": "main", "CSVData": file});
     let done = world.ok("Import-Mailbox", parameters.clone()).await;
     assert!(
-        done.warnings[0].contains("6 of 8 rows were refused"),
+        done.warnings[0].contains("7 of 9 rows were refused"),
         "{:?}",
         done.warnings
     );
     let anna = world.one("Get-Mailbox", json!({"Identity": "anna"})).await;
     assert_eq!(
         (anna["Name"].as_str(), anna["Location"].as_str()),
-        (Some("Anna B"), Some("anna"))
+        (Some("Anna B"), Some("contoso.example/anna"))
     );
     assert_eq!(anna["ExchangeGuid"], json(&done.objects)[0]["ExchangeGuid"]);
     let bert = world.one("Get-Mailbox", json!({"Identity": "bert"})).await;
@@ -501,8 +521,9 @@ async fn existing_mailboxes_are_taken_in_once() {
         (&json!("Unchanged"), &json!("Unchanged"))
     );
     assert_eq!(again[0]["ExchangeGuid"], anna["ExchangeGuid"]);
-    let other =
-        base64("EmailAddress,Location,ExchangeGuid\nbert@contoso.example,bert,11111111-8a51-4f7a-9d0c-1d2f3a4b5c6d\n");
+    let other = base64(
+        "EmailAddress,Location,ExchangeGuid\nbert@contoso.example,contoso.example/bert,11111111-8a51-4f7a-9d0c-1d2f3a4b5c6d\n",
+    );
     let rows = json(
         &world
             .ok("Import-Mailbox", json!({"Platform": "main", "CSVData": other}))
@@ -526,7 +547,7 @@ async fn existing_mailboxes_are_taken_in_once() {
         error.message
     );
     // The other tenant does not get at what is taken in here.
-    let stolen = base64("EmailAddress,Location\nthief@fabrikam.example,anna\n");
+    let stolen = base64("EmailAddress,Location\nthief@fabrikam.example,contoso.example/anna\n");
     let theirs = run_in(
         &world.fabrikam(),
         "Import-Mailbox",
@@ -538,7 +559,7 @@ async fn existing_mailboxes_are_taken_in_once() {
         json(&theirs.objects)[0]["Reason"]
             .as_str()
             .unwrap()
-            .contains("place of another mailbox")
+            .contains("not below a folder of this organisation")
     );
 }
 

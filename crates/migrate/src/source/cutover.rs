@@ -311,6 +311,11 @@ impl Source {
                 "The target has not read back what it appended, so nothing is proven.",
             ));
         }
+        // Before the probe: only a domain that the partner has published is asked about.
+        let mut tx = self.inner.store.read().await?;
+        let facts = load(&mut tx, ctx.tenant, ctx.caller.service_principal, ctx.mailbox, now).await?;
+        check_addresses(&mut tx, ctx, &facts, &offer.promise).await?;
+        drop(tx);
         self.probe(ctx, &offer.promise.routing_address).await?;
         self.check_root(ctx, &admitted, request, offer.root).await?;
         self.promise(ctx, &asker, request, &offer).await

@@ -39,6 +39,8 @@ pub(super) struct Options {
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) roots: Option<RootCertStore>,
     pub(super) max_connections: Option<usize>,
+    /// How long locks are held while a next hop thinks.
+    pub(super) locked: Option<Duration>,
 }
 
 pub(super) fn tenant_id(domain: &str) -> TenantId {
@@ -83,6 +85,7 @@ impl World {
             roots: Arc::new(options.roots.unwrap_or_else(RootCertStore::empty)),
             timeouts: Timeouts {
                 lock: Duration::ZERO,
+                locked: options.locked.unwrap_or(Timeouts::default().locked),
                 ..Timeouts::default()
             },
         };
@@ -247,6 +250,7 @@ impl World {
             figures: MoveFigures::default(),
             lease: None,
             fence: Fence(0),
+            requests: 0,
         };
         // One active move of an address at a time.
         for old in tx.move_list(tenant, None).await.unwrap() {
