@@ -20,11 +20,12 @@ use rehome_identity::application::mailbox_migration;
 use rehome_identity::dpop::DpopKey;
 use rehome_identity::{Actor, Identity, IdentityConfig, SealKey, SignInAudience};
 use rehome_migrate::Clock;
-use rehome_migrate::protocol::OutcomeRequest;
+use rehome_migrate::protocol::{ExceptionBody, HeldBody, OutcomeRequest, PrepareRequest};
 use rehome_migrate::source::{OutcomeAsker, Source, SourceSettings};
 use rehome_migrate::target::partner::{MailboxRef, Partner, PartnerAddress};
 use rehome_migrate::target::{Target, TargetSettings};
 use rehome_platform::Platforms;
+use rehome_replicate::Retry;
 use rehome_routing::{Routing, RoutingSettings, Timeouts};
 use rehome_store::Store;
 use secrecy::{ExposeSecret, SecretString};
@@ -351,6 +352,30 @@ async fn two_authorities_from_discovery_to_the_gate() {
     assert_eq!(traffic.requests, 4);
     assert!(traffic.octets_received > 500);
 
+    // Prepare alone may be long: it names every item that differs.
+    let exception = ExceptionBody {
+        folder: vec!["x".repeat(1_000)],
+        uid: 1,
+        kind: "skipped".to_owned(),
+        approved: true,
+        held: HeldBody::default(),
+    };
+    let long = PrepareRequest {
+        attempt: AttemptId::from_u128(7).to_string(),
+        root: String::new(),
+        exceptions: vec![exception; 3_000],
+        read_back: true,
+        routing_address: String::new(),
+        legacy_exchange_dn: String::new(),
+        outcome_key: String::new(),
+    };
+    let error = connected.proxy.prepare(mailbox(), &long).await.unwrap_err();
+    assert_eq!(error.problem.id, ErrorId::SourceTenantNotAuthorized, "{error}");
+    let deep = rehome_replicate::FolderPath(vec!["x".repeat(1_000); 3_000]);
+    let link = connected.proxy.link(mailbox());
+    let error = link.listing(&deep, None, false).await.err().unwrap();
+    assert_eq!(error.id, ErrorId::ParameterBinding.as_str(), "{error}");
+
     let wrong = PartnerAddress {
         secret: "x".into(),
         ..address.clone()
@@ -387,6 +412,7 @@ async fn two_authorities_from_discovery_to_the_gate() {
         .err()
         .unwrap();
     assert_eq!(error.problem.id, ErrorId::MigrationServerConnectionFailed, "{error}");
+    assert_eq!(error.retry, Retry::After(5));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ mod deployment;
 mod https;
 mod interceptor;
 mod interleavings;
-// mod isolation;
+mod isolation;
 mod jose;
 mod kills;
 mod mail;

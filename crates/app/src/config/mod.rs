@@ -26,7 +26,7 @@ settings! {
         /// Folder for the state of this deployment. Made with mode 0700 if it is missing; one server uses it at a time.
         data_folder: PathBuf, like "\"/var/lib/rehome\"";
         /// Address on which HTTPS is served: administration, consent, tokens and the MRS proxy. Without a certificate in
-        /// [tls] it must be a loopback address, and partners cannot use it.
+        /// `[tls]` it must be a loopback address, and partners cannot use it.
         listen: SocketAddr = SocketAddr::from(([0, 0, 0, 0], 443)), like "\"0.0.0.0:443\"";
         /// The name by which partners and administrators reach this server. It stands in every token, so choose it once.
         public_name: Origin, like "\"rehome.contoso.example\"";
@@ -115,7 +115,7 @@ settings! {
         max_connections: Whole<1, 10_000> = Whole::of(100), like "100";
         /// Most recipients of one transaction.
         max_recipients: Whole<1, 10_000> = Whole::of(100), like "100";
-        /// Whether STARTTLS is offered, with the certificate of [tls].
+        /// Whether STARTTLS is offered, with the certificate of `[tls]`.
         starttls: bool = true, like "true";
         /// Next hops by domain; every other domain is asked for by MX.
         routes: BTreeMap<DomainName, Route>, like "fabrikam.example";

@@ -12,11 +12,39 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 /// A stream without progress for so long is cancelled.
 pub(crate) const STREAM_STALL: Duration = Duration::from_secs(60);
+/// Octets that are progress.
+const PROGRESS: usize = 1024;
+
+/// How long a stream may still be waited for. Only waiting counts: a reader that takes its time costs the stream nothing.
+#[derive(Debug)]
+struct Pace {
+    left: Duration,
+    octets: usize,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            left: STREAM_STALL,
+            octets: 0,
+        }
+    }
+
+    /// Octets that came after waiting so long.
+    fn took(&mut self, waited: Duration, octets: usize) {
+        self.octets += octets;
+        if self.octets >= PROGRESS {
+            *self = Self::new();
+        } else {
+            self.left = self.left.saturating_sub(waited);
+        }
+    }
+}
 
 /// Why a request brought no usable answer. Says nothing about whether the server acted on it, unless
 /// [`TransportError::Connect`].
@@ -315,6 +343,7 @@ impl Lane {
                 body: AnswerBody {
                     server: self.server(),
                     body,
+                    pace: Pace::new(),
                     _permit: permit,
                 },
             });
@@ -357,14 +386,17 @@ pub(crate) enum Streamed {
 pub(crate) struct AnswerBody {
     server: String,
     body: Incoming,
+    pace: Pace,
     _permit: OwnedSemaphorePermit,
 }
 
 impl AnswerBody {
-    /// The next octets; none at the end. At most one stream window is buffered ahead of the caller.
+    /// The next octets; none at the end. At most one stream window is buffered ahead of the caller. A stream that brings
+    /// less than 1 KiB in 60 s of waiting is given up.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, TransportError> {
         loop {
-            let frame = timeout(STREAM_STALL, self.body.frame())
+            let asked = Instant::now();
+            let frame = timeout(self.pace.left, self.body.frame())
                 .await
                 .map_err(|_| TransportError::Timeout {
                     server: self.server.clone(),
@@ -379,9 +411,9 @@ impl AnswerBody {
                     });
                 }
                 Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data()
-                        && !data.is_empty()
-                    {
+                    let data = frame.into_data().unwrap_or_default();
+                    self.pace.took(asked.elapsed(), data.len());
+                    if !data.is_empty() {
                         return Ok(Some(data));
                     }
                 }
@@ -394,5 +426,27 @@ impl AnswerBody {
         futures_util::stream::try_unfold(self, |mut body| async move {
             Ok(body.next().await?.map(|octets| (octets, body)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_drips_runs_out_of_time() {
+        let mut pace = Pace::new();
+        for _ in 0..59 {
+            pace.took(Duration::from_secs(1), 16);
+        }
+        assert_eq!(pace.left, Duration::from_secs(1));
+        pace.took(Duration::from_secs(1), 16);
+        assert_eq!(pace.left, Duration::ZERO);
+        let mut pace = Pace::new();
+        for _ in 0..1_000 {
+            pace.took(Duration::from_secs(59), 512);
+            pace.took(Duration::ZERO, 512);
+            assert_eq!(pace.left, STREAM_STALL);
+        }
     }
 }

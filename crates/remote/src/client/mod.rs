@@ -1,6 +1,7 @@
 //! The client's side of our HTTP protocols.
 
 mod admin;
+mod believed;
 mod connector;
 mod exchange;
 mod fetch;

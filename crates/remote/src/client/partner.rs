@@ -248,7 +248,7 @@ fn token_problem(error: &PartnerTokenError, sent: CorrelationId) -> PartnerError
         | PartnerTokenError::NotAnAnswer { .. } => sent,
     };
     let retry = if error.is_transient() {
-        Retry::After(30)
+        Retry::After(5)
     } else {
         Retry::Never
     };
@@ -283,11 +283,12 @@ fn find_problem(error: &FindError, correlation: CorrelationId) -> PartnerError {
 
 /// A transport error for administrators, with whether trying again makes sense.
 pub(super) fn transport_problem(id: ErrorId, error: &TransportError) -> (Problem, Retry) {
-    let passing = Retry::After(10);
+    let passing = Retry::After(5);
     let (advice, retry) = match error {
         TransportError::Connect(ConnectError::Tls { .. }) => (
             "Check that the certificate is for this name and not expired; a partner's private CA goes into [tls] extra_roots.",
-            Retry::After(60),
+            // Also a server that stopped in the middle of the handshake.
+            passing,
         ),
         TransportError::Connect(ConnectError::PrivateAddress { .. }) => (
             "The operator may allow private addresses in [connections], or set an override for this name.",

@@ -1,5 +1,6 @@
 //! The source's MRS proxy, asked by a mover: control verbs on one connection, streams on another.
 
+use super::believed::{Believed, late_items};
 use super::connector::HttpsConnector;
 use super::exchange::{Answer, Bounds, Call, Lane, Streamed, TransportError};
 use super::origin::Origin;
@@ -29,8 +30,6 @@ use std::time::Duration;
 const VERB_TIME: Duration = Duration::from_secs(120);
 /// Longest answer of a control verb, octets.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
-/// Most folders that a source may list.
-const MAX_FOLDERS: usize = 100_000;
 /// Names the move in requests.
 const MOVE_HEADER: HeaderName = HeaderName::from_static("rehome-move-id");
 
@@ -259,7 +258,7 @@ fn refusal(server: &str, answer: &Answer, sent: CorrelationId) -> Failure {
         let retry = if answer.status.is_client_error() {
             Retry::Never
         } else {
-            Retry::After(30)
+            Retry::After(5)
         };
         let problem = Problem::new(ErrorId::MigrationServerConnectionFailed, message, "");
         return Failure {
@@ -280,7 +279,7 @@ fn refusal(server: &str, answer: &Answer, sent: CorrelationId) -> Failure {
     let retry = match error.retry_after {
         Some(0) => Retry::Now,
         Some(seconds) => Retry::After(seconds.min(24 * 3600)),
-        None if answer.status.is_server_error() => Retry::After(30),
+        // The proxy itself says so, whatever the status.
         None => Retry::Never,
     };
     let advice = format!(
@@ -346,7 +345,13 @@ impl SourceProxy for ProxyClient {
     }
 
     async fn sweep(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<SweepAnswer, PartnerError> {
-        Ok(self.0.verb(mailbox, "sweep", &attempt_body(attempt)).await?)
+        let answer = self.0.verb(mailbox, "sweep", &attempt_body(attempt)).await?;
+        late_items(&answer).map_err(|problem| Failure {
+            problem,
+            retry: Retry::Never,
+            correlation: mailbox.correlation,
+        })?;
+        Ok(answer)
     }
 
     fn traffic(&self) -> Traffic {
@@ -368,19 +373,18 @@ struct Link {
 impl SourceLink for Link {
     async fn folders(&self) -> Result<Vec<Folder>, LinkError> {
         let mut folders: Vec<Folder> = Vec::new();
+        let mut believed = Believed::default();
         loop {
             let request = FoldersRequest { after: folders.len() };
             let page: FoldersAnswer = self.proxy.verb(self.mailbox, "folders", &request).await?;
             let more = page.more && !page.folders.is_empty();
+            believed.page(&page.folders).map_err(|problem| LinkError {
+                id: problem.id.as_str().to_owned(),
+                message: problem.message,
+                scope: ErrorScope::Mailbox,
+                retry: Retry::Never,
+            })?;
             folders.extend(page.folders.into_iter().map(Folder::from));
-            if folders.len() > MAX_FOLDERS {
-                return Err(LinkError {
-                    id: ErrorId::Unexpected.as_str().to_owned(),
-                    message: format!("the source lists more than {MAX_FOLDERS} folders"),
-                    scope: ErrorScope::Mailbox,
-                    retry: Retry::Never,
-                });
-            }
             if !more {
                 return Ok(folders);
             }
@@ -406,5 +410,38 @@ impl SourceLink for Link {
             attempt: self.attempt.map(|attempt| attempt.to_string()),
         };
         Ok(self.proxy.stream(self.mailbox, "items", &request).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+
+    #[test]
+    fn what_a_refusal_says_of_trying_again() {
+        let ours = |retry_after: &str| {
+            format!(
+                r#"{{"error":{{"id":"MailboxPlatformException","message":"m","retry_after":{retry_after},"correlation_id":""}}}}"#
+            )
+        };
+        for (status, body, retry) in [
+            (503, ours("null"), Retry::Never),
+            (400, ours("null"), Retry::Never),
+            (503, ours("0"), Retry::Now),
+            (400, ours("7"), Retry::After(7)),
+            (503, ours("4000000000"), Retry::After(24 * 3600)),
+            (502, "<html>bad gateway</html>".to_owned(), Retry::After(5)),
+            (500, String::new(), Retry::After(5)),
+            (404, "<html>not here</html>".to_owned(), Retry::Never),
+        ] {
+            let answer = Answer {
+                status: StatusCode::from_u16(status).unwrap(),
+                headers: HeaderMap::new(),
+                body: body.clone().into(),
+            };
+            let failure = refusal("source", &answer, CorrelationId(uuid::Uuid::nil()));
+            assert_eq!(failure.retry, retry, "{status} {body}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The MRS proxy's door: token and proof to a caller, then the verb.
 
 use super::answer::proxy_error;
-use super::request::{Correlation, JSON_LIMIT, Peer, json, read_body};
+use super::request::{BodyRefusal, Correlation, JSON_LIMIT, PREPARE_LIMIT, Peer, json, read_body};
 use super::{Services, stream, tenant_in_token};
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -55,6 +55,35 @@ impl Operation {
             .iter()
             .find(|(name, _)| *name == text)
             .map(|(_, operation)| *operation)
+    }
+
+    /// Largest request, octets.
+    fn limit(self) -> usize {
+        match self {
+            Self::Prepare => PREPARE_LIMIT,
+            Self::Open
+            | Self::Folders
+            | Self::Listing
+            | Self::Items
+            | Self::Lock
+            | Self::Renew
+            | Self::Commit
+            | Self::Abort
+            | Self::Status
+            | Self::Sweep => JSON_LIMIT,
+        }
+    }
+}
+
+/// A body that was not taken. One that did not arrive whole may be sent again.
+fn body_refused(refusal: BodyRefusal) -> ProxyError {
+    match refusal {
+        BodyRefusal::TooLong(_) | BodyRefusal::MediaType(_) => refused(ErrorId::ParameterBinding, refusal.to_string()),
+        BodyRefusal::Broken => ProxyError {
+            id: ErrorId::CommunicationErrorTransient,
+            message: refusal.to_string(),
+            retry_after: Some(5),
+        },
     }
 }
 
@@ -116,9 +145,9 @@ pub(crate) async fn verb(
             correlation,
             origin: peer.to_string(),
         };
-        let body = read_body(&headers, body, "application/json", JSON_LIMIT)
+        let body = read_body(&headers, body, "application/json", operation.limit())
             .await
-            .map_err(|refusal| refused(ErrorId::ParameterBinding, refusal.to_string()))?;
+            .map_err(body_refused)?;
         // A step of a cutover that has begun is finished even if the caller hangs up in the middle.
         let source = services.source.clone();
         let task = async move { answer(&source, operation, context, &body).await };
@@ -126,10 +155,11 @@ pub(crate) async fn verb(
             .await
             .unwrap_or_else(|error| {
                 tracing::error!(%error, "a verb failed");
-                Err(refused(
-                    ErrorId::Unexpected,
-                    "The source failed; its log has the cause.",
-                ))
+                Err(ProxyError {
+                    id: ErrorId::Unexpected,
+                    message: "The source failed; its log has the cause.".into(),
+                    retry_after: Some(60),
+                })
             })
     };
     asked

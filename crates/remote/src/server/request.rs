@@ -20,6 +20,8 @@ use crate::CORRELATION_HEADER;
 pub(crate) const FORM_LIMIT: usize = 64 * 1024;
 /// Largest JSON body, octets.
 pub(crate) const JSON_LIMIT: usize = 1024 * 1024;
+/// Largest request of `prepare`, which names every item on which the two sides differ, octets.
+pub(crate) const PREPARE_LIMIT: usize = 32 * 1024 * 1024;
 /// Largest body of a command (CSV data and secrets come in it), octets.
 pub(crate) const COMMAND_LIMIT: usize = 32 * 1024 * 1024;
 /// Time for a request's body to arrive.
