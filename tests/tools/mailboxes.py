@@ -2,9 +2,11 @@
 
     python3 tests/tools/mailboxes.py write --out DIR --manifests DIR --seed N NAME...
     python3 tests/tools/mailboxes.py change MANIFEST JOURNAL MAIL_ROOT SEED
+    python3 tests/tools/mailboxes.py large MANIFEST JOURNAL MAIL_ROOT OCTETS
     python3 tests/tools/mailboxes.py send MANIFEST JOURNAL HOST:PORT RECIPIENT [--routed]
 
-`write` makes DIR/mail/NAME and one manifest for each; `change` delivers, flags and removes; `send` mails one message by SMTP.
+`write` makes DIR/mail/NAME and one manifest for each; `change` delivers, flags and removes; `large` delivers one
+message of so many octets; `send` mails one message by SMTP.
 demo/check.py compares a Maildir with manifest and journal.
 """
 
@@ -72,6 +74,14 @@ def change(arguments):
     book.apply(base | {"do": "remove", "folder": folder["path"], "file": item["file"]})
 
 
+def large(arguments):
+    book = account(arguments, arguments.mail_root)
+    line = b"0123456789abcdef" * 4 + b"\n"
+    octets = b"Subject: large\nMessage-ID: <large@contoso.example>\n\n" + line * (arguments.octets // len(line))
+    base = {"phase": 1, "mailbox": book.manifest["mailboxes"][0]["name"], "folder": ["INBOX"]}
+    book.apply(base | {"do": "deliver", "octets": octets.hex(), "received": 1600000000})
+
+
 def send(arguments):
     book = account(arguments, "")
     name = book.manifest["mailboxes"][0]["name"]
@@ -98,6 +108,12 @@ def main() -> int:
     one.add_argument("mail_root")
     one.add_argument("seed", type=int)
     one.set_defaults(run=change)
+    one = commands.add_parser("large")
+    one.add_argument("manifest")
+    one.add_argument("journal")
+    one.add_argument("mail_root")
+    one.add_argument("octets", type=int)
+    one.set_defaults(run=large)
     one = commands.add_parser("send")
     one.add_argument("manifest")
     one.add_argument("journal")

@@ -456,7 +456,7 @@ fn consent_failure(error: &ConsentError) -> Failure {
     let status = match error {
         ConsentError::NeedAdminApproval => StatusCode::FORBIDDEN,
         ConsentError::AppNotFound { .. } => StatusCode::NOT_FOUND,
-        ConsentError::Conflict { .. } => StatusCode::CONFLICT,
+        ConsentError::Conflict { .. } | ConsentError::KeysReplaced => StatusCode::CONFLICT,
         ConsentError::Description(_) => StatusCode::BAD_GATEWAY,
         ConsentError::Store(_) | ConsentError::Keys(_) => StatusCode::SERVICE_UNAVAILABLE,
         ConsentError::MissingParameter { .. }
@@ -486,6 +486,7 @@ fn consent_failure(error: &ConsentError) -> Failure {
         | ConsentError::SingleTenant { .. }
         | ConsentError::PermissionMissing
         | ConsentError::Conflict { .. }
+        | ConsentError::KeysReplaced
         | ConsentError::BadDuration { .. }
         | ConsentError::Description(_)
         | ConsentError::Store(_)

@@ -7,7 +7,7 @@ use crate::{
     error::ConsentError,
 };
 use rehome_domain::{
-    consent::{EXCHANGE_ONLINE_APP_ID, ServicePrincipal},
+    consent::{EXCHANGE_ONLINE_APP_ID, KeyPurpose, PinnedKeys, ServicePrincipal},
     id::{ApplicationId, ServicePrincipalId, TenantId},
 };
 use rehome_store::SignInAudience;
@@ -246,9 +246,26 @@ pub fn decide(
         }
     }
     Ok(match known.principals.iter().find(|p| p.app_id == description.app_id) {
+        // A renewal is a routine click; taking keys that no pinned one stands for must not be.
+        Some(principal) if principal.revoked_at.is_none() && !shares_token_key(principal, description) => {
+            return Err(ConsentError::KeysReplaced);
+        }
         Some(principal) => ConsentEffect::Renew(principal.id),
         None => ConsentEffect::Create,
     })
+}
+
+/// Whether a token key pinned earlier is still published, or none was pinned.
+fn shares_token_key(principal: &ServicePrincipal, description: &AppDescription) -> bool {
+    let token_keys = |keys: &PinnedKeys| -> Vec<Vec<u8>> {
+        keys.keys
+            .iter()
+            .filter(|k| k.purpose == KeyPurpose::Token)
+            .map(|k| k.public.clone())
+            .collect()
+    };
+    let (pinned, published) = (token_keys(&principal.pinned_keys), token_keys(&description.keys));
+    pinned.is_empty() || pinned.iter().any(|key| published.contains(key))
 }
 
 #[cfg(test)]

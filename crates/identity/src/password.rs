@@ -127,16 +127,16 @@ fn delay(count: u32) -> i64 {
 }
 
 impl Throttle {
-    /// How many seconds the caller has to wait, if any.
-    pub(crate) fn wait(&self, keys: &[&str], now: Timestamp) -> Option<u32> {
+    /// How many seconds the caller has to wait, if any. Each key comes with the longest wait it may cause.
+    pub(crate) fn wait(&self, keys: &[(&str, i64)], now: Timestamp) -> Option<u32> {
         let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now.as_second();
         let longest = keys
             .iter()
-            .filter_map(|key| failures.get(*key))
-            .filter(|f| f.last + FORGET_AFTER > now)
+            .filter_map(|(key, longest)| failures.get(*key).map(|f| (f, delay(f.count).min(*longest))))
+            .filter(|(f, _)| f.last + FORGET_AFTER > now)
             // Never longer than the delay itself, should the clock have been set back.
-            .map(|f| (f.last + delay(f.count) - now).min(delay(f.count)))
+            .map(|(f, delay)| (f.last + delay - now).min(delay))
             .max()?;
         u32::try_from(longest).ok().filter(|s| *s > 0)
     }
@@ -213,25 +213,26 @@ mod tests {
     fn waiting_grows_and_ends() {
         let throttle = Throttle::default();
         let keys = ["account", "address"];
+        let waits = keys.map(|key| (key, 300));
         for n in 0..9 {
             throttle.failed(&keys, at(0));
-            assert_eq!(throttle.wait(&keys, at(0)), None, "{n}");
+            assert_eq!(throttle.wait(&waits, at(0)), None, "{n}");
         }
         for (second, wait) in [(0, 1), (1, 2), (3, 4), (7, 8)] {
-            assert_eq!(throttle.wait(&keys, at(second)), None);
+            assert_eq!(throttle.wait(&waits, at(second)), None);
             throttle.failed(&keys, at(second));
-            assert_eq!(throttle.wait(&["account"], at(second)), Some(wait));
-            assert_eq!(throttle.wait(&["address"], at(second)), Some(wait));
+            assert_eq!(throttle.wait(&[("account", 300)], at(second)), Some(wait));
+            assert_eq!(throttle.wait(&[("address", 300)], at(second)), Some(wait));
         }
-        assert_eq!(throttle.wait(&["other"], at(7)), None);
+        assert_eq!(throttle.wait(&[("other", 300)], at(7)), None);
         assert_eq!(
-            throttle.wait(&["address"], at(-100_000)),
+            throttle.wait(&[("address", 300)], at(-100_000)),
             Some(8),
             "the clock was set back"
         );
         throttle.succeeded("account");
-        assert_eq!(throttle.wait(&["account"], at(7)), None);
-        assert_eq!(throttle.wait(&keys, at(7 + FORGET_AFTER)), None);
+        assert_eq!(throttle.wait(&[("account", 300)], at(7)), None);
+        assert_eq!(throttle.wait(&waits, at(7 + FORGET_AFTER)), None);
         assert_eq!(delay(u32::MAX), 300);
     }
 
@@ -245,6 +246,6 @@ mod tests {
             throttle.failed(&[&n.to_string()], at(1));
         }
         assert!(throttle.0.lock().unwrap().len() <= MAX_REMEMBERED);
-        assert!(throttle.wait(&["guesser"], at(1)).is_some());
+        assert!(throttle.wait(&[("guesser", 300)], at(1)).is_some());
     }
 }

@@ -284,6 +284,11 @@ pub trait Mailbox: Send + Sync {
     /// A missing folder is an error of scope `Folder`, retry `Never`.
     async fn list(&self, folder: &FolderPath, since: Option<&ChangeToken>) -> Result<Listing, MailboxError>;
 
+    /// The folder's UIDVALIDITY now, as [`Mailbox::list`] tells it; drivers that know it without listing say so.
+    async fn uid_validity(&self, folder: &FolderPath) -> Result<u32, MailboxError> {
+        Ok(self.list(folder, None).await?.status.uid_validity)
+    }
+
     /// Streams the octets of `uids` (ascending) as stored. Every uid is answered once: item, gone or failed.
     /// Ending early with an error says nothing about unanswered uids.
     async fn read<'a>(

@@ -20,7 +20,7 @@ pub mod report;
 pub mod storage;
 
 pub use error::PassError;
-pub use exporter::{ExportError, Exporter, SourceRoot};
+pub use exporter::{ExportError, Exporter, RootListing, SourceRoot};
 pub use importer::{ImportSettings, Importer, PassKind, PassOutcome, Progress, SweepOutcome, TargetRoot, report_of};
 pub use link::{LinkError, OctetStream, SourceLink, SweepFolder};
 pub use proof::{Exception, ExceptionKind, Held};

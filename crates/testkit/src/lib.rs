@@ -10,6 +10,5 @@ pub mod wait;
 /// Whether `REHOME_WITHOUT` (names separated by commas) leaves out a server, so that its tests may be passed over.
 #[must_use]
 pub fn is_left_out(server: &str) -> bool {
-    std::env::var("REHOME_WITHOUT")
-        .is_ok_and(|names| names.split(',').any(|name| name.trim() == server))
+    std::env::var("REHOME_WITHOUT").is_ok_and(|names| names.split(',').any(|name| name.trim() == server))
 }

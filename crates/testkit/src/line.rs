@@ -71,7 +71,9 @@ impl Line {
 
     /// Cuts every connection, once, when `octets` more have come from the server.
     pub fn cut_after(&self, octets: u64) {
-        self.state.cut_at.store(self.octets().saturating_add(octets), Ordering::SeqCst);
+        self.state
+            .cut_at
+            .store(self.octets().saturating_add(octets), Ordering::SeqCst);
     }
 
     /// How often it was cut.
@@ -84,15 +86,25 @@ impl Line {
 fn carry(client: &TcpStream, to: SocketAddr, state: &Arc<State>) {
     let Ok(server) = TcpStream::connect(to) else { return };
     let clone = |socket: &TcpStream| socket.try_clone().ok();
-    let (Some(client_in), Some(server_in)) = (clone(client), clone(&server)) else { return };
-    state.open.lock().unwrap_or_else(PoisonError::into_inner).extend([clone(client), clone(&server)].into_iter().flatten());
+    let (Some(client_in), Some(server_in)) = (clone(client), clone(&server)) else {
+        return;
+    };
+    state
+        .open
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .extend([clone(client), clone(&server)].into_iter().flatten());
     let upstream = thread::spawn(move || copy(client_in, server_in, |_| {}));
     let counting = Arc::clone(state);
     if let (Some(from), Some(into)) = (clone(&server), clone(client)) {
         copy(from, into, |count| {
             let octets = counting.octets.fetch_add(count, Ordering::SeqCst) + count;
             let at = counting.cut_at.load(Ordering::SeqCst);
-            let ours = octets >= at && counting.cut_at.compare_exchange(at, u64::MAX, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            let ours = octets >= at
+                && counting
+                    .cut_at
+                    .compare_exchange(at, u64::MAX, Ordering::SeqCst, Ordering::SeqCst)
+                    .is_ok();
             if ours {
                 counting.cuts.fetch_add(1, Ordering::SeqCst);
                 counting.cut();

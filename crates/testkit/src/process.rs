@@ -55,7 +55,12 @@ impl Server {
             .stderr(file)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
-        Self { name: name.to_owned(), process, log: log.to_owned(), noise: String::new() }
+        Self {
+            name: name.to_owned(),
+            process,
+            log: log.to_owned(),
+            noise: String::new(),
+        }
     }
 
     /// Leaves lines with this text out where the log is shown.
@@ -72,9 +77,15 @@ impl Server {
     pub fn listens(&mut self, address: SocketAddr) {
         wait::until(&format!("{} listens on {address}", self.name), PATIENCE, || {
             if let Some(status) = self.process.try_wait().expect("a process can be asked") {
-                panic!("{} ended with {status}:\n{}", self.name, last_lines(&self.log, &self.noise));
+                panic!(
+                    "{} ended with {status}:\n{}",
+                    self.name,
+                    last_lines(&self.log, &self.noise)
+                );
             }
-            TcpStream::connect_timeout(&address, Duration::from_secs(1)).map(drop).map_err(|error| error.to_string())
+            TcpStream::connect_timeout(&address, Duration::from_secs(1))
+                .map(drop)
+                .map_err(|error| error.to_string())
         });
     }
 
@@ -95,7 +106,10 @@ impl Server {
     /// When it does not within `bound`.
     pub fn ends(&mut self, bound: Duration) -> ExitStatus {
         wait::until(&format!("{} ends", self.name), bound, || {
-            self.process.try_wait().expect("a process can be asked").ok_or_else(|| "it runs".to_owned())
+            self.process
+                .try_wait()
+                .expect("a process can be asked")
+                .ok_or_else(|| "it runs".to_owned())
         })
     }
 
@@ -111,8 +125,15 @@ impl Server {
     /// # Panics
     /// When it cannot be sent.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.process.id().to_string()).status();
-        assert!(sent.is_ok_and(|status| status.success()), "SIG{name} is sent to {}", self.name);
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.process.id().to_string())
+            .status();
+        assert!(
+            sent.is_ok_and(|status| status.success()),
+            "SIG{name} is sent to {}",
+            self.name
+        );
     }
 
     /// SIGTERM, then waits for the end and returns it.
@@ -129,20 +150,33 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("-- last lines of {}'s log\n{}", self.name, last_lines(&self.log, &self.noise));
+            eprintln!(
+                "-- last lines of {}'s log\n{}",
+                self.name,
+                last_lines(&self.log, &self.noise)
+            );
         }
     }
 }
 
 fn appended(log: &Path) -> File {
-    OpenOptions::new().append(true).create(true).open(log).expect("a log can be opened")
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(log)
+        .expect("a log can be opened")
 }
 
 /// The end of a log, without lines that hold `noise`, if that is not empty.
 #[must_use]
 pub fn last_lines(log: &Path, noise: &str) -> String {
-    let text = std::fs::read(log).map(|octets| String::from_utf8_lossy(&octets).into_owned()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|line| noise.is_empty() || !line.contains(noise)).collect();
+    let text = std::fs::read(log)
+        .map(|octets| String::from_utf8_lossy(&octets).into_owned())
+        .unwrap_or_default();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| noise.is_empty() || !line.contains(noise))
+        .collect();
     lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
 }
 
@@ -154,7 +188,11 @@ mod tests {
     fn a_server_is_started_watched_and_stopped() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let mut server = Server::start("sleep", Command::new("sh").args(["-c", "echo begun; exec sleep 600"]), &log);
+        let mut server = Server::start(
+            "sleep",
+            Command::new("sh").args(["-c", "echo begun; exec sleep 600"]),
+            &log,
+        );
         wait::until_true("the first line", PATIENCE, || last_lines(&log, "").contains("begun"));
         assert!(server.is_running());
         assert!(!server.stop().success());

@@ -12,14 +12,38 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "cmdlets", "command", "console", "identity", "mailbox", "migrate", "platform", "remote", "replicate", "routing",
-            "store", "wire",
+            "cmdlets",
+            "command",
+            "console",
+            "identity",
+            "mailbox",
+            "migrate",
+            "platform",
+            "remote",
+            "replicate",
+            "routing",
+            "store",
+            "wire",
         ],
     ),
-    ("remote", &["command", "cmdlets", "migrate", "identity", "replicate", "wire"]),
+    (
+        "remote",
+        &["command", "cmdlets", "migrate", "identity", "replicate", "wire"],
+    ),
     ("cmdlets", &["command", "migrate", "platform", "identity", "store"]),
     ("console", &["command", "cmdlets", "identity"]),
-    ("migrate", &["routing", "platform", "replicate", "mailbox", "identity", "store", "wire"]),
+    (
+        "migrate",
+        &[
+            "routing",
+            "platform",
+            "replicate",
+            "mailbox",
+            "identity",
+            "store",
+            "wire",
+        ],
+    ),
     ("routing", &["platform", "store", "wire"]),
     ("platform", &["mailbox", "store"]),
     ("replicate", &["mailbox", "wire"]),
@@ -34,14 +58,30 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tests", &[]),
 ];
 const WITHOUT_FAULT: &[&str] = &["domain", "wire", "command", "fault", "testkit", "tests"];
-const WITHOUT_DOMAIN: &[&str] = &["wire", "mailbox", "replicate", "command", "fault", "domain", "testkit", "tests"];
+const WITHOUT_DOMAIN: &[&str] = &[
+    "wire",
+    "mailbox",
+    "replicate",
+    "command",
+    "fault",
+    "domain",
+    "testkit",
+    "tests",
+];
 /// What tests of any room may use beside its own dependencies. `tests` works from outside: testkit is all it knows.
 const DEV: &[&str] = &["testkit"];
 /// What the tests of one room may use beside that: these run whole deployments in one process, wired as `app` does.
-const DEV_OF: &[(&str, &[&str])] = &[("remote", &["console", "platform", "routing", "store"]), ("console", &["store"]), ("cmdlets", &["routing"])];
+const DEV_OF: &[(&str, &[&str])] = &[
+    ("remote", &["console", "platform", "routing", "store"]),
+    ("console", &["store"]),
+    ("cmdlets", &["routing"]),
+];
 
 fn allowed(from: &str, to: &str) -> bool {
-    let arrows = ARROWS.iter().find(|(room, _)| *room == from).map_or(&[][..], |(_, arrows)| *arrows);
+    let arrows = ARROWS
+        .iter()
+        .find(|(room, _)| *room == from)
+        .map_or(&[][..], |(_, arrows)| *arrows);
     arrows.contains(&to)
         || to == "fault" && !WITHOUT_FAULT.contains(&from)
         || to == "domain" && !WITHOUT_DOMAIN.contains(&from)
@@ -85,7 +125,9 @@ fn only_the_designs_arrows_exist() {
             let good = match *kind {
                 "uses" => allowed(from, to),
                 _ => {
-                    let wired = DEV_OF.iter().any(|(room, rooms)| room == from && rooms.contains(&to.as_str()));
+                    let wired = DEV_OF
+                        .iter()
+                        .any(|(room, rooms)| room == from && rooms.contains(&to.as_str()));
                     wired || DEV.contains(&to.as_str()) || from != "tests" && allowed(from, to)
                 }
             };
@@ -102,7 +144,11 @@ fn the_graph_is_the_golden_one() {
     let mut text = String::new();
     for ((from, kind), rooms) in &graph() {
         let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
-        let rooms = if rooms.is_empty() { "nothing of ours".to_owned() } else { rooms.join(", ") };
+        let rooms = if rooms.is_empty() {
+            "nothing of ours".to_owned()
+        } else {
+            rooms.join(", ")
+        };
         text.push_str(&format!("{from} {kind} {rooms}\n"));
     }
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/arrows.golden");
@@ -110,7 +156,10 @@ fn the_graph_is_the_golden_one() {
         std::fs::write(&golden, &text).expect("the golden file is written");
     }
     let expected = std::fs::read_to_string(&golden).unwrap_or_default();
-    assert_eq!(text, expected, "the graph has changed; if that is meant: UPDATE_GOLDEN=1 cargo test -p rehome-testkit");
+    assert_eq!(
+        text, expected,
+        "the graph has changed; if that is meant: UPDATE_GOLDEN=1 cargo test -p rehome-testkit"
+    );
 }
 
 #[test]

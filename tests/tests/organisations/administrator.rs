@@ -69,7 +69,17 @@ impl Administrator {
         }
         let file = self.file("sign-in.json", &credentials.to_string());
         let authority = self.home.join("../tls/ca.pem").display().to_string();
-        let arguments = ["login", "--server", &self.server, "--tenant", &self.domain, "--ca", &authority, "--credentials-file", &file];
+        let arguments = [
+            "login",
+            "--server",
+            &self.server,
+            "--tenant",
+            &self.domain,
+            "--ca",
+            &authority,
+            "--credentials-file",
+            &file,
+        ];
         if let Err(failure) = self.run(&arguments) {
             panic!("sign-in to {}: {failure:?}", self.domain);
         }
@@ -84,7 +94,8 @@ impl Administrator {
 
     /// The session's token, as it stands in the profile.
     pub fn token(&self) -> String {
-        let profile = std::fs::read(self.home.join(format!("profiles/{}.json", self.domain))).expect("the profile is there");
+        let profile =
+            std::fs::read(self.home.join(format!("profiles/{}.json", self.domain))).expect("the profile is there");
         let profile: Value = serde_json::from_slice(&profile).expect("the profile is JSON");
         profile["token"].as_str().expect("it has a token").to_owned()
     }
@@ -160,7 +171,9 @@ impl Administrator {
 
 fn failure(output: &Output, said: &str) -> CommandFailure {
     let whole = std::iter::once(said).chain(said.lines().rev());
-    let error = whole.filter_map(|text| serde_json::from_str::<Value>(text).ok()).find_map(|value| value.get("error").cloned());
+    let error = whole
+        .filter_map(|text| serde_json::from_str::<Value>(text).ok())
+        .find_map(|value| value.get("error").cloned());
     let error = error.unwrap_or_else(|| json!({ "message": said }));
     let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
     CommandFailure {

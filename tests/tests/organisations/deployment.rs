@@ -14,7 +14,10 @@ pub const PASSWORD: &str = "correct-horse-battery-staple";
 
 /// The project's folder.
 pub fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the project").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the package lies in the project")
+        .to_owned()
 }
 
 /// The binary under test.
@@ -62,7 +65,10 @@ pub struct Deployment {
 impl Deployment {
     /// A deployment with certificate, key and free ports, not configured and not started.
     pub fn new(name: &str) -> Self {
-        let folder = tempfile::Builder::new().prefix(&format!("rehome-{name}-")).tempdir().expect("a temporary folder is made");
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("rehome-{name}-"))
+            .tempdir()
+            .expect("a temporary folder is made");
         let mut deployment = Self {
             name: name.to_owned(),
             folder,
@@ -103,7 +109,9 @@ impl Deployment {
 
     /// Everything it logged.
     pub fn log(&self) -> String {
-        std::fs::read(self.path("log")).map(|octets| String::from_utf8_lossy(&octets).into_owned()).unwrap_or_default()
+        std::fs::read(self.path("log"))
+            .map(|octets| String::from_utf8_lossy(&octets).into_owned())
+            .unwrap_or_default()
     }
 
     /// Writes the configuration file.
@@ -112,7 +120,11 @@ impl Deployment {
         let path = |name: &str| quote(&self.path(name).display());
         let settings = &self.settings;
         let roots: Vec<String> = settings.extra_roots.iter().map(|root| quote(&root.display())).collect();
-        let overrides: Vec<String> = settings.overrides.iter().map(|(name, to)| format!("{} = {}", quote(name), quote(to))).collect();
+        let overrides: Vec<String> = settings
+            .overrides
+            .iter()
+            .map(|(name, to)| format!("{} = {}", quote(name), quote(to)))
+            .collect();
         let mut text = settings.top.join("\n");
         text.push_str(&format!(
             r#"
@@ -152,14 +164,21 @@ smtp_listen = "127.0.0.1:{smtp}"
             smtp = self.smtp_port,
         ));
         for (domain, port) in &settings.routes {
-            text.push_str(&format!("{} = {{ next_hop = \"127.0.0.1:{port}\", tls = \"none\" }}\n", quote(domain)));
+            text.push_str(&format!(
+                "{} = {{ next_hop = \"127.0.0.1:{port}\", tls = \"none\" }}\n",
+                quote(domain)
+            ));
         }
         std::fs::write(self.path("config.toml"), text).expect("the configuration is written");
     }
 
     /// A command on the machine itself; returns its standard output.
     pub fn operator(&self, arguments: &[&str]) -> String {
-        let output = Command::new(binary()).args(arguments).current_dir(self.folder.path()).output().expect("the binary runs");
+        let output = Command::new(binary())
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .output()
+            .expect("the binary runs");
         assert!(
             output.status.success(),
             "rehome {arguments:?} ended with {}:\n{}",
@@ -173,10 +192,17 @@ smtp_listen = "127.0.0.1:{smtp}"
     pub fn tenant(&self, domain: &str) -> Administrator {
         let config = self.path("config.toml").display().to_string();
         let admin = format!("admin@{domain}");
-        let answer = self.operator(&["tenant", "new", domain, "--admin", &admin, "--config", &config, "--json"]);
+        let answer = self.operator(&[
+            "tenant", "new", domain, "--admin", &admin, "--config", &config, "--json",
+        ]);
         let answer: Value = serde_json::from_str(&answer).expect("tenant new prints JSON");
         let one = if answer.is_array() { &answer[0] } else { &answer };
-        let text = |name: &str| one[name].as_str().unwrap_or_else(|| panic!("no {name} in {answer}")).to_owned();
+        let text = |name: &str| {
+            one[name]
+                .as_str()
+                .unwrap_or_else(|| panic!("no {name} in {answer}"))
+                .to_owned()
+        };
         let administrator = Administrator::new(self, domain, &text("tenant_id"));
         administrator.sign_in(&text("code"), Some(PASSWORD));
         administrator
@@ -190,9 +216,27 @@ smtp_listen = "127.0.0.1:{smtp}"
     /// As [`Deployment::start`], with these environment variables.
     pub fn start_with(&mut self, environment: &[(&str, &str)]) {
         let mut command = Command::new(binary());
-        command.arg("serve").arg("--config").arg(self.path("config.toml")).current_dir(self.folder.path());
         command.envs(environment.iter().copied());
-        let mut server = Server::start(&self.name, &mut command, &self.path("log")).without_lines("answered status=200");
+        self.launch(command);
+    }
+
+    /// As [`Deployment::start`], on a disk that takes no file of more than `octets`.
+    pub fn start_with_small_disk(&mut self, octets: u64) {
+        // The limit counts blocks of 512 octets; beyond it a write fails instead of ending the process.
+        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", octets / 512);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).arg(binary());
+        self.launch(command);
+    }
+
+    fn launch(&mut self, mut command: Command) {
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(self.path("config.toml"))
+            .current_dir(self.folder.path());
+        let mut server =
+            Server::start(&self.name, &mut command, &self.path("log")).without_lines("answered status=200");
         for port in [self.port, self.smtp_port] {
             server.listens(SocketAddr::from(([127, 0, 0, 1], port)));
         }
@@ -201,6 +245,15 @@ smtp_listen = "127.0.0.1:{smtp}"
 
     /// Starts the server so that it dies without cleaning up right after the `count`th durable step of this name.
     pub fn start_to_die_at(&mut self, step: &str, count: u32) {
+        let program = std::fs::read(binary()).expect("the binary can be read");
+        let can_die = program
+            .windows(b"REHOME_FAULT_NAME".len())
+            .any(|octets| octets == b"REHOME_FAULT_NAME");
+        assert!(
+            can_die,
+            "{} was built without fault-injection: make test builds it with it",
+            binary().display()
+        );
         self.start_with(&[("REHOME_FAULT_NAME", step), ("REHOME_FAULT_COUNT", &count.to_string())]);
     }
 
@@ -262,13 +315,27 @@ fn configuration_mistakes_name_file_line_and_what_is_allowed() {
     for (text, wanted) in [
         (good.replace("[tls]", "colour = 1\n[tls]"), "colour"),
         (good.replace("driver = \"maildir\"", "driver = \"mbox\""), "maildir"),
-        (good.replace("ask_outcome_seconds = 1", "ask_outcome_seconds = 0"), "3600"),
+        (
+            good.replace("ask_outcome_seconds = 1", "ask_outcome_seconds = 0"),
+            "3600",
+        ),
     ] {
         std::fs::write(&file, &text).expect("it is written");
-        let output = Command::new(binary()).arg("serve").arg("--config").arg(&file).output().expect("the binary runs");
+        let output = Command::new(binary())
+            .arg("serve")
+            .arg("--config")
+            .arg(&file)
+            .output()
+            .expect("the binary runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let line = 1 + text.lines().position(|line| !good.lines().any(|other| other == line)).expect("one line differs");
+        let line = 1 + text
+            .lines()
+            .position(|line| !good.lines().any(|other| other == line))
+            .expect("one line differs");
         assert!(!output.status.success());
-        assert!(said.contains(wanted) && said.contains(&format!("config.toml:{line}")), "wanted {wanted} and line {line}:\n{said}");
+        assert!(
+            said.contains(wanted) && said.contains(&format!("config.toml:{line}")),
+            "wanted {wanted} and line {line}:\n{said}"
+        );
     }
 }

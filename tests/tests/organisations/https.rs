@@ -17,8 +17,6 @@ const BOUND: Duration = Duration::from_secs(150);
 pub struct Response {
     /// The status.
     pub status: u16,
-    /// Names in lower case.
-    pub headers: Vec<(String, String)>,
     /// The body, whole.
     pub body: Vec<u8>,
 }
@@ -64,29 +62,44 @@ pub fn client_config(authority: &Path) -> ClientConfig {
 impl Client {
     /// A client of the server at `address`, whose certificate comes from `authority`.
     pub fn new(authority: &Path, address: SocketAddr) -> Self {
-        Self { config: Arc::new(client_config(authority)), address }
+        Self {
+            config: Arc::new(client_config(authority)),
+            address,
+        }
     }
 
     /// One request; the answer whole.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let name = ServerName::try_from("localhost").expect("a name");
         let tls = ClientConnection::new(Arc::clone(&self.config), name).expect("TLS begins");
-        let socket = TcpStream::connect_timeout(&self.address, BOUND).unwrap_or_else(|error| panic!("{}: {error}", self.address));
+        let socket = TcpStream::connect_timeout(&self.address, BOUND)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.address));
         socket.set_read_timeout(Some(BOUND)).expect("a limit is set");
         let mut stream = StreamOwned::new(tls, socket);
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n", self.address.port());
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n",
+            self.address.port()
+        );
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).expect("the request is sent");
+        stream
+            .write_all(head.as_bytes())
+            .and_then(|()| stream.write_all(body))
+            .expect("the request is sent");
         let mut octets = Vec::new();
         let mut buffer = [0; 16 * 1024];
         // A server may close without TLS's own farewell; what came is judged by its framing.
         while let Ok(count @ 1..) = stream.read(&mut buffer) {
             octets.extend_from_slice(&buffer[..count]);
         }
-        parse(&octets).unwrap_or_else(|| panic!("{method} {path}: not an HTTP answer: {:?}", String::from_utf8_lossy(&octets)))
+        parse(&octets).unwrap_or_else(|| {
+            panic!(
+                "{method} {path}: not an HTTP answer: {:?}",
+                String::from_utf8_lossy(&octets)
+            )
+        })
     }
 
     /// GET.
@@ -96,15 +109,23 @@ impl Client {
 
     /// POST of JSON.
     pub fn post_json(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Response {
-        let headers: Vec<(&str, &str)> = [("content-type", "application/json")].into_iter().chain(headers.iter().copied()).collect();
+        let headers: Vec<(&str, &str)> = [("content-type", "application/json")]
+            .into_iter()
+            .chain(headers.iter().copied())
+            .collect();
         self.request("POST", path, &headers, body.to_string().as_bytes())
     }
 
     /// POST of a form.
     pub fn post_form(&self, path: &str, headers: &[(&str, &str)], fields: &[(&str, &str)]) -> Response {
-        let form: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", percent(value))).collect();
-        let headers: Vec<(&str, &str)> =
-            [("content-type", "application/x-www-form-urlencoded")].into_iter().chain(headers.iter().copied()).collect();
+        let form: Vec<String> = fields
+            .iter()
+            .map(|(name, value)| format!("{name}={}", percent(value)))
+            .collect();
+        let headers: Vec<(&str, &str)> = [("content-type", "application/x-www-form-urlencoded")]
+            .into_iter()
+            .chain(headers.iter().copied())
+            .collect();
         self.request("POST", path, &headers, form.join("&").as_bytes())
     }
 }
@@ -112,7 +133,13 @@ impl Client {
 /// Percent-encoding of everything that is not plain.
 pub fn percent(text: &str) -> String {
     text.bytes()
-        .map(|octet| if octet.is_ascii_alphanumeric() || b"-._".contains(&octet) { char::from(octet).to_string() } else { format!("%{octet:02X}") })
+        .map(|octet| {
+            if octet.is_ascii_alphanumeric() || b"-._".contains(&octet) {
+                char::from(octet).to_string()
+            } else {
+                format!("%{octet:02X}")
+            }
+        })
         .collect()
 }
 
@@ -122,7 +149,11 @@ pub fn from_percent(text: &str) -> String {
     let mut parts = text.split('%');
     let mut octets = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
-        octets.push(part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or(b'?'));
+        octets.push(
+            part.get(..2)
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+                .unwrap_or(b'?'),
+        );
         octets.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
     }
     String::from_utf8_lossy(&octets).into_owned()
@@ -137,9 +168,14 @@ fn parse(octets: &[u8]) -> Option<Response> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+    let chunked = headers
+        .iter()
+        .any(|(name, value)| name == "transfer-encoding" && value == "chunked");
     let rest = &octets[end + 4..];
-    Some(Response { status, headers, body: if chunked { unchunked(rest) } else { rest.to_vec() } })
+    Some(Response {
+        status,
+        body: if chunked { unchunked(rest) } else { rest.to_vec() },
+    })
 }
 
 fn unchunked(mut rest: &[u8]) -> Vec<u8> {

@@ -8,8 +8,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -48,7 +48,11 @@ pub struct Answered {
 impl Seen {
     /// A header's value, empty if it is not there.
     pub fn header(&self, name: &str) -> String {
-        self.headers.iter().find(|(one, _)| one == name).map(|(_, value)| value.clone()).unwrap_or_default()
+        self.headers
+            .iter()
+            .find(|(one, _)| one == name)
+            .map(|(_, value)| value.clone())
+            .unwrap_or_default()
     }
 
     /// Whether it is this verb of the MRS proxy.
@@ -64,7 +68,11 @@ impl Seen {
     /// A field of its form.
     pub fn field(&self, name: &str) -> Option<String> {
         let text = String::from_utf8_lossy(&self.body).into_owned();
-        text.split('&').find_map(|pair| pair.split_once('=').filter(|(one, _)| *one == name).map(|(_, value)| crate::https::from_percent(value)))
+        text.split('&').find_map(|pair| {
+            pair.split_once('=')
+                .filter(|(one, _)| *one == name)
+                .map(|(_, value)| crate::https::from_percent(value))
+        })
     }
 
     /// Its body as JSON.
@@ -83,7 +91,10 @@ pub struct Gate {
 impl Gate {
     /// A closed one.
     pub fn closed() -> Self {
-        Self { open: Arc::new(watch::channel(false).0), came: Arc::default() }
+        Self {
+            open: Arc::new(watch::channel(false).0),
+            came: Arc::default(),
+        }
     }
 
     /// Lets everything pass, now and later.
@@ -169,8 +180,14 @@ impl Interceptor {
             .with_single_cert(chain, key)
             .expect("key and certificate fit");
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime starts");
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port is free");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime starts");
+        let listener = runtime
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .expect("a port is free");
         let address = listener.local_addr().expect("it has an address");
         let shared = Arc::new(Shared {
             rule: Mutex::new(Box::new(|_| Action::Forward)),
@@ -185,7 +202,11 @@ impl Interceptor {
                 tokio::spawn(connection(Arc::clone(&accepting), socket));
             }
         });
-        Self { address, shared, _runtime: runtime }
+        Self {
+            address,
+            shared,
+            _runtime: runtime,
+        }
     }
 
     /// Where it listens.
@@ -206,7 +227,11 @@ impl Interceptor {
     /// Every answer of the server to this verb so far, also those that were held or lost.
     pub fn answers(&self, verb: &str) -> Vec<Answered> {
         let answered = self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        answered.iter().filter(|one| one.path.ends_with(&format!("/{verb}"))).cloned().collect()
+        answered
+            .iter()
+            .filter(|one| one.path.ends_with(&format!("/{verb}")))
+            .cloned()
+            .collect()
     }
 
     /// Every request so far.
@@ -216,23 +241,42 @@ impl Interceptor {
 }
 
 async fn connection(shared: Arc<Shared>, socket: TcpStream) {
-    let Ok(stream) = shared.acceptor.accept(socket).await else { return };
+    let Ok(stream) = shared.acceptor.accept(socket).await else {
+        return;
+    };
     let service = service_fn(move |request: Request<Incoming>| {
         let shared = Arc::clone(&shared);
         async move { answer(&shared, request).await }
     });
     // A client that goes away ends its connection; there is nothing to be said about it.
-    let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let lost = |error: &dyn std::fmt::Display| std::io::Error::other(error.to_string());
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|error| lost(&error))?.to_bytes();
-    let headers = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or_default().to_owned()));
-    let path = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-    let seen = Seen { method: parts.method.to_string(), path, headers: headers.collect(), body: body.to_vec() };
-    shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen.clone());
+    let headers = parts
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or_default().to_owned()));
+    let path = parts
+        .uri
+        .path_and_query()
+        .map_or_else(|| "/".to_owned(), ToString::to_string);
+    let seen = Seen {
+        method: parts.method.to_string(),
+        path,
+        headers: headers.collect(),
+        body: body.to_vec(),
+    };
+    shared
+        .seen
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(seen.clone());
     let action = (shared.rule.lock().unwrap_or_else(PoisonError::into_inner))(&seen);
     match action {
         Action::Forward => forward(shared, &seen).await,
@@ -254,7 +298,9 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body.to_string())))
             .map_err(|error| lost(&error)),
-        Action::Text(body) => Response::builder().body(Full::new(Bytes::from(body))).map_err(|error| lost(&error)),
+        Action::Text(body) => Response::builder()
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| lost(&error)),
         Action::Redirect(to) => Response::builder()
             .status(302)
             .header(header::LOCATION, to)
@@ -265,19 +311,33 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
 
 async fn forward(shared: &Shared, seen: &Seen) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let lost = |error: &dyn std::fmt::Display| std::io::Error::other(error.to_string());
-    let (connector, address) = shared.server.as_ref().ok_or_else(|| std::io::Error::other("there is no server behind"))?;
+    let (connector, address) = shared
+        .server
+        .as_ref()
+        .ok_or_else(|| std::io::Error::other("there is no server behind"))?;
     let name = ServerName::try_from("localhost").map_err(|error| lost(&error))?;
     let stream = connector.connect(name, TcpStream::connect(address).await?).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| lost(&error))?;
     tokio::spawn(connection);
-    let mut request = Request::builder().method(seen.method.as_str()).uri(&seen.path).header(header::HOST, format!("localhost:{}", address.port()));
+    let mut request = Request::builder()
+        .method(seen.method.as_str())
+        .uri(&seen.path)
+        .header(header::HOST, format!("localhost:{}", address.port()));
     for (name, value) in &seen.headers {
         if !["host", "content-length", "connection", "transfer-encoding"].contains(&name.as_str()) {
             request = request.header(name, value);
         }
     }
-    let request = request.body(Full::new(Bytes::from(seen.body.clone()))).map_err(|error| lost(&error))?;
-    let (mut parts, body) = sender.send_request(request).await.map_err(|error| lost(&error))?.into_parts();
+    let request = request
+        .body(Full::new(Bytes::from(seen.body.clone())))
+        .map_err(|error| lost(&error))?;
+    let (mut parts, body) = sender
+        .send_request(request)
+        .await
+        .map_err(|error| lost(&error))?
+        .into_parts();
     let body = body.collect().await.map_err(|error| lost(&error))?.to_bytes();
     let answered = Answered {
         path: seen.path.clone(),
@@ -285,7 +345,11 @@ async fn forward(shared: &Shared, seen: &Seen) -> Result<Response<Full<Bytes>>, 
         status: parts.status.as_u16(),
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     };
-    shared.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
+    shared
+        .answered
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(answered);
     for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH] {
         parts.headers.remove(name);
     }

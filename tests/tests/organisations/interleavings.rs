@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 fn later() -> Action {
-    Action::Answer(503, json!({ "error": { "id": "CommunicationErrorTransientException", "message": "not now", "retry_after": 1, "correlation_id": "" } }))
+    Action::Answer(
+        503,
+        json!({ "error": { "id": "CommunicationErrorTransientException", "message": "not now", "retry_after": 1, "correlation_id": "" } }),
+    )
 }
 
 fn guid(pair: &Pair, name: &str) -> String {
@@ -28,8 +31,12 @@ fn synced(pair: &Pair, batch: &str, names: &[&str]) {
 #[test]
 fn stale_prepare_after_a_lapsed_lease_and_a_promise_that_stays() {
     let names = ["lapses", "keeps"];
-    let mut pair =
-        Pair::ready(&Plan { mailboxes: &names, between: "interceptor", source_cutover: &["lease_minutes = 1"], ..Plan::default() });
+    let mut pair = Pair::ready(&Plan {
+        mailboxes: &names,
+        between: "interceptor",
+        source_cutover: &["lease_minutes = 1"],
+        ..Plan::default()
+    });
     synced(&pair, "wave-1", &names);
     let lapsing = guid(&pair, "lapses");
     let (gate, kept) = (Gate::closed(), Gate::closed());
@@ -42,13 +49,23 @@ fn stale_prepare_after_a_lapsed_lease_and_a_promise_that_stays() {
         () => Action::Forward,
     });
     pair.completes_batch("wave-1");
-    wait::until_true("both have sent Prepare", LONG, || gate.someone_waits() && kept.someone_waits());
-    assert_eq!(pair.outbound("keeps").map(|row| text(&row, "State")), Some("Prepared".to_owned()));
+    wait::until_true("both have sent Prepare", LONG, || {
+        gate.someone_waits() && kept.someone_waits()
+    });
+    assert_eq!(
+        pair.outbound("keeps").map(|row| text(&row, "State")),
+        Some("Prepared".to_owned())
+    );
     pair.outbound_is("lapses", "Open");
     // Open again, so it takes mail, at once.
     let port = pair.source_server().smtp_port;
-    pair.written("lapses").gets_mail(port, &format!("lapses@{SOURCE}"), false);
-    assert_eq!(pair.outbound("keeps").map(|row| text(&row, "State")), Some("Prepared".to_owned()), "a promise has no lease");
+    pair.written("lapses")
+        .gets_mail(port, &format!("lapses@{SOURCE}"), false);
+    assert_eq!(
+        pair.outbound("keeps").map(|row| text(&row, "State")),
+        Some("Prepared".to_owned()),
+        "a promise has no lease"
+    );
 
     pair.interceptor().forward_all();
     gate.open();
@@ -57,18 +74,33 @@ fn stale_prepare_after_a_lapsed_lease_and_a_promise_that_stays() {
         pair.is_completed(name);
         pair.has_moved(name);
     }
-    let answers: Vec<_> = pair.interceptor().answers("prepare").into_iter().filter(|one| one.path.contains(&lapsing)).collect();
-    assert_eq!(text(&answers[0].body["error"], "id"), "LeaseLapsedException", "{answers:?}");
+    let answers: Vec<_> = pair
+        .interceptor()
+        .answers("prepare")
+        .into_iter()
+        .filter(|one| one.path.contains(&lapsing))
+        .collect();
+    assert_eq!(
+        text(&answers[0].body["error"], "id"),
+        "LeaseLapsedException",
+        "{answers:?}"
+    );
     let last = answers.last().expect("there is a second one");
     assert_eq!(last.status, 200, "{answers:?}");
-    assert_ne!(last.asked["attempt"], answers[0].asked["attempt"], "what lapsed is not revived");
+    assert_ne!(
+        last.asked["attempt"], answers[0].asked["attempt"],
+        "what lapsed is not revived"
+    );
 }
 
 /// After the decision nothing undoes it: neither the target's administrator, nor an Abort that comes late; and Commit may come
 /// as often as it likes.
 #[test]
 fn late_abort_after_decide_and_repeated_commit() {
-    let mut pair = Pair::ready(&Plan { between: "interceptor", ..Plan::default() });
+    let mut pair = Pair::ready(&Plan {
+        between: "interceptor",
+        ..Plan::default()
+    });
     let rogue = Rogue::with_stolen_assertion(&pair);
     synced(&pair, "wave-1", &["press"]);
     let guid = guid(&pair, "press");
@@ -83,28 +115,57 @@ fn late_abort_after_decide_and_repeated_commit() {
     });
     pair.completes_batch("wave-1");
     pair.outbound_is("press", "Moved");
-    assert_eq!(Pair::kind(&pair.target, "press"), "UserMailbox", "the target decided before it sent Commit");
-    pair.target.is_refused("InvalidOperationException", &["Remove-MigrationBatch", "wave-1"]);
+    assert_eq!(
+        Pair::kind(&pair.target, "press"),
+        "UserMailbox",
+        "the target decided before it sent Commit"
+    );
+    pair.target
+        .is_refused("InvalidOperationException", &["Remove-MigrationBatch", "wave-1"]);
     pair.target.does(&["Stop-MigrationUser", &format!("press@{TARGET}")]);
 
     // A late Abort, with a right token and the right attempt.
     let attempt = text(&pair.interceptor().answers("lock")[0].asked, "attempt");
-    let late = Rogue { move_id: pair.interceptor().seen().iter().find(|seen| seen.is_verb("lock")).expect("it was locked").header("rehome-move-id"), ..rogue };
+    let late = Rogue {
+        move_id: pair
+            .interceptor()
+            .seen()
+            .iter()
+            .find(|seen| seen.is_verb("lock"))
+            .expect("it was locked")
+            .header("rehome-move-id"),
+        ..rogue
+    };
     let answer = late.attempt(&guid, "abort", &attempt);
     assert_ne!(answer.status, 200, "{}", answer.text());
-    assert_eq!(pair.outbound("press").map(|row| text(&row, "State")), Some("Moved".to_owned()));
+    assert_eq!(
+        pair.outbound("press").map(|row| text(&row, "State")),
+        Some("Moved".to_owned())
+    );
     assert_eq!(Pair::kind(&pair.source, "press"), "MailUser");
 
     gate.open();
     pair.is_completed("press");
     let answers = pair.interceptor().answers("commit");
     let first: &Value = &answers[0].body;
-    assert!(answers.len() >= 2 && answers.iter().all(|one| one.status == 200 && one.body == *first), "{answers:?}");
+    assert!(
+        answers.len() >= 2 && answers.iter().all(|one| one.status == 200 && one.body == *first),
+        "{answers:?}"
+    );
     let once_more = late.attempt(&guid, "commit", &attempt);
-    assert_eq!((once_more.status, &once_more.json()), (200, first), "repeating gives the first answer");
+    assert_eq!(
+        (once_more.status, &once_more.json()),
+        (200, first),
+        "repeating gives the first answer"
+    );
     // Verbs of an attempt that never was change nothing.
     let other = late.attempt(&guid, "renew", &uuid::Uuid::new_v4().to_string());
-    assert_eq!(other.error_id(), "SourceMailboxAlreadyBeingMovedPermanentException", "{}", other.text());
+    assert_eq!(
+        other.error_id(),
+        "SourceMailboxAlreadyBeingMovedPermanentException",
+        "{}",
+        other.text()
+    );
     for verb in ["commit", "abort", "status"] {
         let other = late.attempt(&guid, verb, &uuid::Uuid::new_v4().to_string());
         assert_eq!(other.error_id(), "StaleAttemptException", "{verb}: {}", other.text());
@@ -115,12 +176,24 @@ fn late_abort_after_decide_and_repeated_commit() {
 /// The mover never gets its Commit through: the source asks the outcome address by itself, and no mail waits for the mover.
 #[test]
 fn commit_never_arrives_and_the_source_asks_by_itself() {
-    let mut pair = Pair::ready(&Plan { between: "interceptor", ..Plan::default() });
+    let mut pair = Pair::ready(&Plan {
+        between: "interceptor",
+        ..Plan::default()
+    });
     synced(&pair, "wave-1", &["press"]);
-    pair.interceptor().rule(|seen| if seen.is_verb("commit") { later() } else { Action::Forward });
+    pair.interceptor().rule(|seen| {
+        if seen.is_verb("commit") {
+            later()
+        } else {
+            Action::Forward
+        }
+    });
     pair.completes_batch("wave-1");
     pair.outbound_is("press", "Moved");
-    assert!(pair.interceptor().answers("commit").is_empty(), "nobody told the source");
+    assert!(
+        pair.interceptor().answers("commit").is_empty(),
+        "nobody told the source"
+    );
     let port = pair.source_server().smtp_port;
     pair.written("press").gets_mail(port, &format!("press@{SOURCE}"), true);
     pair.interceptor().forward_all();
@@ -142,7 +215,10 @@ fn mover_dead_between_decide_and_commit() {
     // Deferred, not refused and not delivered anywhere.
     let answer = smtp_answer_to_rcpt(pair.source_server().smtp_port, &format!("press@{SOURCE}"));
     assert!(answer.starts_with('4'), "{answer}");
-    assert_eq!(pair.outbound("press").map(|row| text(&row, "State")), Some("Prepared".to_owned()));
+    assert_eq!(
+        pair.outbound("press").map(|row| text(&row, "State")),
+        Some("Prepared".to_owned())
+    );
     pair.target_server().start();
     pair.is_completed("press");
     let port = pair.source_server().smtp_port;
@@ -154,7 +230,9 @@ fn mover_dead_between_decide_and_commit() {
 fn smtp_answer_to_rcpt(port: u16, recipient: &str) -> String {
     use std::io::{BufRead, BufReader, Write};
     let stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("the mail server listens");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit is set");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .expect("a limit is set");
     let mut reader = BufReader::new(stream.try_clone().expect("a socket can be shared"));
     let mut writer = stream;
     let mut answer = || loop {
@@ -166,7 +244,13 @@ fn smtp_answer_to_rcpt(port: u16, recipient: &str) -> String {
     };
     let mut last = answer();
     let rcpt = format!("RCPT TO:<{recipient}>\r\n");
-    for line in ["EHLO tests.example\r\n", "MAIL FROM:<sender@elsewhere.example>\r\n", &rcpt, "DATA\r\n", "Subject: x\r\n\r\nx\r\n.\r\n"] {
+    for line in [
+        "EHLO tests.example\r\n",
+        "MAIL FROM:<sender@elsewhere.example>\r\n",
+        &rcpt,
+        "DATA\r\n",
+        "Subject: x\r\n\r\nx\r\n.\r\n",
+    ] {
         if !matches!(last.as_bytes().first(), Some(b'2' | b'3')) {
             break;
         }

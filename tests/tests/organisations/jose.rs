@@ -12,7 +12,9 @@ pub struct Key(EcdsaKeyPair);
 
 /// Seconds since 1970.
 pub fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is right");
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("the clock is right");
     i64::try_from(since.as_secs()).expect("it fits")
 }
 
@@ -36,20 +38,33 @@ impl Key {
     pub fn thumbprint(&self) -> String {
         let jwk = self.jwk();
         let part = |name: &str| jwk[name].as_str().unwrap_or_default().to_owned();
-        sha256(format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, part("x"), part("y")).as_bytes())
+        sha256(
+            format!(
+                r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#,
+                part("x"),
+                part("y")
+            )
+            .as_bytes(),
+        )
     }
 
     /// A compact JWS with ES256.
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let input = format!("{}.{}", encode(header), encode(claims));
-        let signature = self.0.sign(&SystemRandom::new(), input.as_bytes()).expect("it is signed");
+        let signature = self
+            .0
+            .sign(&SystemRandom::new(), input.as_bytes())
+            .expect("it is signed");
         format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }
 
     /// A token of a type, with this key's thumbprint as key id.
     pub fn token(&self, kind: &str, claims: &Value) -> String {
-        self.sign(&json!({ "typ": kind, "alg": "ES256", "kid": self.thumbprint() }), claims)
+        self.sign(
+            &json!({ "typ": kind, "alg": "ES256", "kid": self.thumbprint() }),
+            claims,
+        )
     }
 
     /// A proof for one request (RFC 9449 section 4.2).
@@ -58,12 +73,19 @@ impl Key {
         if let Some(token) = access_token {
             claims["ath"] = sha256(token.as_bytes()).into();
         }
-        self.sign(&json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk() }), &claims)
+        self.sign(
+            &json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk() }),
+            &claims,
+        )
     }
 }
 
 /// What a token says, not verified.
 pub fn claims(token: &str) -> Value {
     let part = token.split('.').nth(1).unwrap_or_default();
-    URL_SAFE_NO_PAD.decode(part).ok().and_then(|octets| serde_json::from_slice(&octets).ok()).unwrap_or(Value::Null)
+    URL_SAFE_NO_PAD
+        .decode(part)
+        .ok()
+        .and_then(|octets| serde_json::from_slice(&octets).ok())
+        .unwrap_or(Value::Null)
 }

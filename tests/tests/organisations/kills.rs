@@ -82,7 +82,9 @@ fn dies(pair: &mut Pair, side: Side, name: &str, phase: Phase) {
                 false => Action::Forward,
             });
             pair.completes_batch(&batch);
-            wait::until_true(&format!("{verb} of {name} is on the line"), LONG, || gate.someone_waits());
+            wait::until_true(&format!("{verb} of {name} is on the line"), LONG, || {
+                gate.someone_waits()
+            });
             server(pair, side).kill();
         }
     }
@@ -98,13 +100,19 @@ fn dies(pair: &mut Pair, side: Side, name: &str, phase: Phase) {
     }
     pair.is_completed(name);
     sender.join().expect("the message is accepted in the end");
-    wait::until_true("the source has closed the old content", MOVE, || pair.outbound(name).is_some_and(|row| row["State"] == "Moved"));
+    wait::until_true("the source has closed the old content", MOVE, || {
+        pair.outbound(name).is_some_and(|row| row["State"] == "Moved")
+    });
     pair.has_moved(name);
 }
 
 fn each_phase(side: Side, phases: &[(&str, Phase)]) {
     let names: Vec<&str> = phases.iter().map(|(name, _)| *name).collect();
-    let mut pair = Pair::ready(&Plan { mailboxes: &names, between: "interceptor", ..Plan::default() });
+    let mut pair = Pair::ready(&Plan {
+        mailboxes: &names,
+        between: "interceptor",
+        ..Plan::default()
+    });
     for (name, phase) in phases {
         eprintln!("-- {name}");
         dies(&mut pair, side, name, *phase);

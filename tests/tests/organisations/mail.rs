@@ -21,14 +21,22 @@ fn tool(arguments: &[&str]) {
         .stdin(Stdio::null())
         .output()
         .expect("python3 is installed");
-    assert!(output.status.success(), "mailboxes.py {arguments:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "mailboxes.py {arguments:?}:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Writes Maildirs below the deployment's platform, each with the account of what is in it.
 pub fn write(deployment: &Deployment, names: &[&str], seed: u32) -> Vec<Mailbox> {
     let folder = deployment.path("manifests");
     std::fs::create_dir_all(&folder).expect("a folder is made");
-    let (out, manifests, seed) = (deployment.path("").display().to_string(), folder.display().to_string(), seed.to_string());
+    let (out, manifests, seed) = (
+        deployment.path("").display().to_string(),
+        folder.display().to_string(),
+        seed.to_string(),
+    );
     let mut arguments = vec!["write", "--out", &out, "--manifests", &manifests, "--seed", &seed];
     arguments.extend(names);
     tool(&arguments);
@@ -46,7 +54,25 @@ impl Mailbox {
     /// Messages arrive, flags change, one message goes, all behind the server's back as an IMAP server would do it.
     pub fn changes(&self, source: &Deployment, seed: u32) {
         let text = |path: &Path| path.display().to_string();
-        tool(&["change", &text(&self.manifest), &text(&self.journal), &text(&source.path("mail")), &seed.to_string()]);
+        tool(&[
+            "change",
+            &text(&self.manifest),
+            &text(&self.journal),
+            &text(&source.path("mail")),
+            &seed.to_string(),
+        ]);
+    }
+
+    /// One message of so many octets arrives.
+    pub fn gets_large(&self, source: &Deployment, octets: usize) {
+        let text = |path: &Path| path.display().to_string();
+        tool(&[
+            "large",
+            &text(&self.manifest),
+            &text(&self.journal),
+            &text(&source.path("mail")),
+            &octets.to_string(),
+        ]);
     }
 
     /// A message comes by SMTP to `recipient`; it is sent again while the server says "later". `routed`: by the old address,
@@ -64,10 +90,22 @@ impl Mailbox {
     /// Compares a Maildir with the account: octets, folders, flags, dates; nothing missing, nothing twice, nothing else.
     pub fn must_be(&self, maildir: &Path) -> Value {
         let mut command = Command::new("python3");
-        command.arg(project().join("demo/check.py")).arg(&self.manifest).arg("--journal").arg(&self.journal);
-        let output = command.arg(format!("{}={}", self.name, maildir.display())).output().expect("python3 is installed");
+        command
+            .arg(project().join("demo/check.py"))
+            .arg(&self.manifest)
+            .arg("--journal")
+            .arg(&self.journal);
+        let output = command
+            .arg(format!("{}={}", self.name, maildir.display()))
+            .output()
+            .expect("python3 is installed");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{} is not what it was:\n{text}{}", self.name, String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{} is not what it was:\n{text}{}",
+            self.name,
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_json::from_str(&text).expect("the checker prints JSON")
     }
 }

@@ -15,5 +15,7 @@ mod kills;
 mod mail;
 mod moves;
 mod pair;
+mod partners;
 mod refusals;
 mod rogue;
+mod rows;

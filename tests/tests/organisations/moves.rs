@@ -6,15 +6,34 @@ use serde_json::json;
 /// From the first copy to mail for the old address, with late arrivals, `-SyncNow`, and recipients before and after.
 fn whole_move(one_authority: bool) {
     let names = ["accounts", "press"];
-    let mut pair = Pair::ready(&Plan { one_authority, mailboxes: &names, ..Plan::default() });
+    let mut pair = Pair::ready(&Plan {
+        one_authority,
+        mailboxes: &names,
+        ..Plan::default()
+    });
 
     for name in names {
-        let answer = &pair.target.does(&["Test-MigrationServerAvailability", "-Endpoint", "contoso", "-TestMailbox", &format!("{name}@{TARGET}")])[0];
+        let answer = &pair.target.does(&[
+            "Test-MigrationServerAvailability",
+            "-Endpoint",
+            "contoso",
+            "-TestMailbox",
+            &format!("{name}@{TARGET}"),
+        ])[0];
         assert_eq!(text(answer, "Result"), "Success", "{answer}");
         // The other form: the source address that is one mail user's ExternalEmailAddress.
-        let answer = &pair.target.does(&["Test-MigrationServerAvailability", "-Endpoint", "contoso", "-TestMailbox", &format!("{name}@{SOURCE}")])[0];
+        let answer = &pair.target.does(&[
+            "Test-MigrationServerAvailability",
+            "-Endpoint",
+            "contoso",
+            "-TestMailbox",
+            &format!("{name}@{SOURCE}"),
+        ])[0];
         assert_eq!(text(answer, "Result"), "Success", "{answer}");
-        assert_eq!((Pair::kind(&pair.source, name), Pair::kind(&pair.target, name)), ("UserMailbox".into(), "MailUser".into()));
+        assert_eq!(
+            (Pair::kind(&pair.source, name), Pair::kind(&pair.target, name)),
+            ("UserMailbox".into(), "MailUser".into())
+        );
     }
 
     pair.starts_batch("wave-1", &names, &[]);
@@ -37,19 +56,40 @@ fn whole_move(one_authority: bool) {
     for name in names {
         pair.is_completed(name);
         let row = pair.outbound_is(name, "Moved");
-        assert!(row["LockMilliseconds"].is_number() && !row["RetentionUntil"].is_null(), "{row}");
+        assert!(
+            row["LockMilliseconds"].is_number() && !row["RetentionUntil"].is_null(),
+            "{row}"
+        );
     }
     let batch = &pair.target.does(&["Get-MigrationBatch", "wave-1"])[0];
-    assert_eq!((text(batch, "Status"), text(batch, "FinalizedCount")), ("Completed".to_owned(), "2".to_owned()), "{batch}");
+    assert_eq!(
+        (text(batch, "Status"), text(batch, "FinalizedCount")),
+        ("Completed".to_owned(), "2".to_owned()),
+        "{batch}"
+    );
 
     // What the directories say now.
-    let moved = &pair.source.asks("Get-MailUser", &json!({ "Identity": format!("press@{SOURCE}") }))[0];
-    assert!(text(moved, "ExternalEmailAddress").to_lowercase().contains(&format!("press@{TARGET}")), "{moved}");
+    let moved = &pair
+        .source
+        .asks("Get-MailUser", &json!({ "Identity": format!("press@{SOURCE}") }))[0];
+    assert!(
+        text(moved, "ExternalEmailAddress")
+            .to_lowercase()
+            .contains(&format!("press@{TARGET}")),
+        "{moved}"
+    );
     assert_eq!(text(moved, "ExchangeGuid"), old_guid, "kept for a move back");
-    let arrived = &pair.target.asks("Get-Mailbox", &json!({ "Identity": format!("press@{TARGET}") }))[0];
+    let arrived = &pair
+        .target
+        .asks("Get-Mailbox", &json!({ "Identity": format!("press@{TARGET}") }))[0];
     assert_eq!(text(arrived, "ExchangeGuid"), old_guid);
     let own_name = text(arrived, "LegacyExchangeDN").to_lowercase();
-    assert!(text(moved, "EmailAddresses").to_lowercase().contains(&format!("x500:{own_name}")), "replies keep working: {moved}");
+    assert!(
+        text(moved, "EmailAddresses")
+            .to_lowercase()
+            .contains(&format!("x500:{own_name}")),
+        "replies keep working: {moved}"
+    );
 
     // Mail to the old address and to the new one arrives in the new mailbox.
     let (old_port, new_port) = (pair.source_server().smtp_port, pair.target_server().smtp_port);
@@ -93,7 +133,8 @@ fn stopped_resumed_removed_and_begun_anew() {
     pair.is_synced("press");
     pair.target.does(&["Stop-MigrationBatch", "first"]);
     pair.reaches("press", &["IncrementalStopped"]);
-    pair.target.is_refused("InvalidOperationException", &["Complete-MigrationBatch", "first"]);
+    pair.target
+        .is_refused("InvalidOperationException", &["Complete-MigrationBatch", "first"]);
     pair.target.does(&["Start-MigrationUser", &format!("press@{TARGET}")]);
     pair.is_synced("press");
     pair.target.does(&["Remove-MigrationBatch", "first"]);
@@ -109,8 +150,15 @@ fn stopped_resumed_removed_and_begun_anew() {
     let user = pair.target.asks("Get-MigrationUser", &json!({ "BatchId": "third" }));
     let failed = rehome_testkit::wait::until("the second move is refused", crate::pair::MOVE, || {
         let user = pair.target.asks("Get-MigrationUser", &json!({ "BatchId": "third" }))[0].clone();
-        if text(&user, "Status") == "Failed" { Ok(user) } else { Err(user.to_string()) }
+        if text(&user, "Status") == "Failed" {
+            Ok(user)
+        } else {
+            Err(user.to_string())
+        }
     });
     assert_eq!(user.len(), 1);
-    assert!(error_ids(&failed).contains(&"MigrationPermanentException".to_owned()), "{failed}");
+    assert!(
+        error_ids(&failed).contains(&"MigrationPermanentException".to_owned()),
+        "{failed}"
+    );
 }

@@ -53,7 +53,13 @@ pub struct Plan<'a> {
 
 impl Default for Plan<'_> {
     fn default() -> Self {
-        Self { one_authority: false, mailboxes: &["press"], between: "", source_cutover: &[], target_top: &[] }
+        Self {
+            one_authority: false,
+            mailboxes: &["press"],
+            between: "",
+            source_cutover: &[],
+            target_top: &[],
+        }
     }
 }
 
@@ -79,7 +85,10 @@ pub struct Pair {
 
 /// The source takes its Maildirs into its directory.
 fn adopts(source: &Administrator, mailboxes: &[Mailbox]) {
-    let rows: Vec<String> = mailboxes.iter().map(|m| format!("{0}@{SOURCE},{0},{0}\n", m.name)).collect();
+    let rows: Vec<String> = mailboxes
+        .iter()
+        .map(|m| format!("{0}@{SOURCE},{0},{0}\n", m.name))
+        .collect();
     let file = source.file("import.csv", &format!("EmailAddress,Name,Location\n{}", rows.concat()));
     source.does(&["Import-Mailbox", "-Platform", "mail", "-CSVData", &file]);
 }
@@ -95,7 +104,10 @@ impl Pair {
             "interceptor" => Between::Interceptor(Interceptor::before(&source)),
             other => panic!("what is {other}?"),
         };
-        source.settings.cutover.extend(plan.source_cutover.iter().map(|line| (*line).to_owned()));
+        source
+            .settings
+            .cutover
+            .extend(plan.source_cutover.iter().map(|line| (*line).to_owned()));
         let target_port = target.as_ref().map_or(source.smtp_port, |target| target.smtp_port);
         source.settings.routes.insert(TARGET.to_owned(), target_port);
         let line = |between: &Between| -> Option<SocketAddr> {
@@ -110,14 +122,26 @@ impl Pair {
                 source.settings.extra_roots.push(target.authority());
                 target.settings.extra_roots.push(source.authority());
                 target.settings.routes.insert(SOURCE.to_owned(), source.smtp_port);
-                target.settings.top.extend(plan.target_top.iter().map(|line| (*line).to_owned()));
-                target.settings.overrides.extend(line(&between).map(|to| (source.name(), to)));
+                target
+                    .settings
+                    .top
+                    .extend(plan.target_top.iter().map(|line| (*line).to_owned()));
+                target
+                    .settings
+                    .overrides
+                    .extend(line(&between).map(|to| (source.name(), to)));
             }
             None => {
                 source.settings.extra_roots.push(source.authority());
                 source.settings.routes.insert(SOURCE.to_owned(), source.smtp_port);
-                source.settings.top.extend(plan.target_top.iter().map(|line| (*line).to_owned()));
-                source.settings.overrides.extend(line(&between).map(|to| (source.name(), to)));
+                source
+                    .settings
+                    .top
+                    .extend(plan.target_top.iter().map(|line| (*line).to_owned()));
+                source
+                    .settings
+                    .overrides
+                    .extend(line(&between).map(|to| (source.name(), to)));
             }
         }
         let mailboxes = mail::write(&source, plan.mailboxes, std::process::id());
@@ -184,16 +208,38 @@ impl Pair {
     /// The target registers the application, makes a secret and consents in its own organisation.
     pub fn registers(&mut self) {
         let app = &self.target.does(&[
-            "New-MgApplication", "-DisplayName", "Mailbox moves", "-SignInAudience", "AzureADMultipleOrgs",
-            "-RedirectUris", REDIRECT, "-RequiredPermissions", "Mailbox.Migration",
+            "New-MgApplication",
+            "-DisplayName",
+            "Mailbox moves",
+            "-SignInAudience",
+            "AzureADMultipleOrgs",
+            "-RedirectUris",
+            REDIRECT,
+            "-RequiredPermissions",
+            "Mailbox.Migration",
         ])[0];
         self.app = text(app, "AppId");
-        self.secret = text(&self.target.does(&["Add-MgApplicationPassword", "-ApplicationId", &self.app])[0], "SecretText");
-        self.target.does(&["New-MgServicePrincipalAppRoleAssignment", "-ServicePrincipalId", &self.app]);
-        let authority = if self.deployments.len() > 1 { format!("&authority={}", percent(&format!("https://{}", self.target.server))) } else { String::new() };
+        self.secret = text(
+            &self
+                .target
+                .does(&["Add-MgApplicationPassword", "-ApplicationId", &self.app])[0],
+            "SecretText",
+        );
+        self.target.does(&[
+            "New-MgServicePrincipalAppRoleAssignment",
+            "-ServicePrincipalId",
+            &self.app,
+        ]);
+        let authority = if self.deployments.len() > 1 {
+            format!("&authority={}", percent(&format!("https://{}", self.target.server)))
+        } else {
+            String::new()
+        };
         self.link = format!(
             "https://{}/{SOURCE}/adminconsent?client_id={}&redirect_uri={}&state=tests{authority}",
-            self.source.server, self.app, percent(REDIRECT)
+            self.source.server,
+            self.app,
+            percent(REDIRECT)
         );
     }
 
@@ -204,9 +250,24 @@ impl Pair {
 
     /// The words that make the endpoint.
     pub fn endpoint_words(&self, name: &str, remote_tenant: &str, secret: &str) -> Vec<String> {
-        let file = self.target.file(&format!("{}.json", uuid::Uuid::new_v4()), &json!({ "UserName": self.app, "Password": secret }).to_string());
-        ["New-MigrationEndpoint", "-Name", name, "-ExchangeRemoteMove", "-RemoteServer", &self.source.server, "-RemoteTenant", remote_tenant,
-            "-ApplicationId", &self.app, "--credentials-file", &file]
+        let file = self.target.file(
+            &format!("{}.json", uuid::Uuid::new_v4()),
+            &json!({ "UserName": self.app, "Password": secret }).to_string(),
+        );
+        [
+            "New-MigrationEndpoint",
+            "-Name",
+            name,
+            "-ExchangeRemoteMove",
+            "-RemoteServer",
+            &self.source.server,
+            "-RemoteTenant",
+            remote_tenant,
+            "-ApplicationId",
+            &self.app,
+            "--credentials-file",
+            &file,
+        ]
         .map(str::to_owned)
         .to_vec()
     }
@@ -220,24 +281,47 @@ impl Pair {
     /// Scope group and a relationship on each side.
     pub fn relates(&self) {
         self.target.does(&[
-            "New-OrganizationRelationship", "contoso", "-DomainNames", &self.source.tenant, "-Enabled:true", "-MailboxMoveEnabled:true",
-            "-MailboxMoveCapability", "Inbound",
+            "New-OrganizationRelationship",
+            "contoso",
+            "-DomainNames",
+            &self.source.tenant,
+            "-Enabled:true",
+            "-MailboxMoveEnabled:true",
+            "-MailboxMoveCapability",
+            "Inbound",
         ]);
         self.source.does(&["New-DistributionGroup", GROUP, "-Type", "Security"]);
         self.source.does(&[
-            "New-OrganizationRelationship", TO_TARGET, "-DomainNames", &self.target.tenant, "-Enabled:true", "-MailboxMoveEnabled:true",
-            "-MailboxMoveCapability", "RemoteOutbound", "-OAuthApplicationId", &self.app, "-MailboxMovePublishedScopes", GROUP,
+            "New-OrganizationRelationship",
+            TO_TARGET,
+            "-DomainNames",
+            &self.target.tenant,
+            "-Enabled:true",
+            "-MailboxMoveEnabled:true",
+            "-MailboxMoveCapability",
+            "RemoteOutbound",
+            "-OAuthApplicationId",
+            &self.app,
+            "-MailboxMovePublishedScopes",
+            GROUP,
         ]);
     }
 
     /// A mailbox of the source, as its administrator sees it.
     pub fn mailbox(&self, name: &str) -> Value {
-        self.source.asks("Get-Mailbox", &json!({ "Identity": format!("{name}@{SOURCE}") }))[0].clone()
+        self.source
+            .asks("Get-Mailbox", &json!({ "Identity": format!("{name}@{SOURCE}") }))[0]
+            .clone()
     }
 
     /// Puts a mailbox into scope and makes its mail user.
     pub fn prepares(&self, name: &str) {
-        self.source.does(&["Add-DistributionGroupMember", GROUP, "-Member", &format!("{name}@{SOURCE}")]);
+        self.source.does(&[
+            "Add-DistributionGroupMember",
+            GROUP,
+            "-Member",
+            &format!("{name}@{SOURCE}"),
+        ]);
         self.makes_mail_user(name);
     }
 
@@ -245,16 +329,41 @@ impl Pair {
     pub fn makes_mail_user(&self, name: &str) {
         let mailbox = self.mailbox(name);
         let (old, new) = (format!("{name}@{SOURCE}"), format!("{name}@{TARGET}"));
-        self.target.does(&["New-MailUser", name, "-ExternalEmailAddress", &old, "-PrimarySmtpAddress", &new]);
+        self.target.does(&[
+            "New-MailUser",
+            name,
+            "-ExternalEmailAddress",
+            &old,
+            "-PrimarySmtpAddress",
+            &new,
+        ]);
         let proxy = format!("@{{Add=\"x500:{}\"}}", text(&mailbox, "LegacyExchangeDN"));
-        self.target.does(&["Set-MailUser", name, "-EmailAddresses", &proxy, "-ExchangeGuid", &text(&mailbox, "ExchangeGuid")]);
+        self.target.does(&[
+            "Set-MailUser",
+            name,
+            "-EmailAddresses",
+            &proxy,
+            "-ExchangeGuid",
+            &text(&mailbox, "ExchangeGuid"),
+        ]);
     }
 
     /// Makes and starts a batch.
     pub fn starts_batch(&self, batch: &str, names: &[&str], more: &[&str]) {
         let rows: Vec<String> = names.iter().map(|name| format!("{name}@{TARGET}\n")).collect();
-        let file = self.target.file(&format!("{batch}.csv"), &format!("EmailAddress\n{}", rows.concat()));
-        let mut words = vec!["New-MigrationBatch", "-Name", batch, "-SourceEndpoint", ENDPOINT, "-CSVData", &file, "-AutoStart"];
+        let file = self
+            .target
+            .file(&format!("{batch}.csv"), &format!("EmailAddress\n{}", rows.concat()));
+        let mut words = vec![
+            "New-MigrationBatch",
+            "-Name",
+            batch,
+            "-SourceEndpoint",
+            ENDPOINT,
+            "-CSVData",
+            &file,
+            "-AutoStart",
+        ];
         if !more.contains(&"-TargetDeliveryDomain") {
             words.extend(["-TargetDeliveryDomain", TARGET]);
         }
@@ -269,12 +378,17 @@ impl Pair {
 
     /// A migration user as the target's administrator sees him.
     pub fn user(&self, name: &str) -> Value {
-        self.target.asks("Get-MigrationUser", &json!({ "Identity": format!("{name}@{TARGET}") }))[0].clone()
+        self.target
+            .asks("Get-MigrationUser", &json!({ "Identity": format!("{name}@{TARGET}") }))[0]
+            .clone()
     }
 
     /// Everything that the target says about a user: his row and his figures.
     pub fn everything_about(&self, name: &str) -> Value {
-        let statistics = self.target.asks("Get-MigrationUserStatistics", &json!({ "Identity": format!("{name}@{TARGET}") }));
+        let statistics = self.target.asks(
+            "Get-MigrationUserStatistics",
+            &json!({ "Identity": format!("{name}@{TARGET}") }),
+        );
         json!([self.user(name), statistics])
     }
 
@@ -287,7 +401,11 @@ impl Pair {
             if statuses.contains(&status.as_str()) {
                 return Ok(user);
             }
-            assert!(!failures.contains(&status.as_str()), "{name} is {status}: {}", self.everything_about(name));
+            assert!(
+                !failures.contains(&status.as_str()),
+                "{name} is {status}: {}",
+                self.everything_about(name)
+            );
             Err(user.to_string())
         })
     }
@@ -315,7 +433,10 @@ impl Pair {
 
     /// `RecipientTypeDetails` of a recipient on a side.
     pub fn kind(administrator: &Administrator, name: &str) -> String {
-        let found = administrator.asks("Get-Recipient", &json!({ "Identity": format!("{name}@{}", administrator.domain) }));
+        let found = administrator.asks(
+            "Get-Recipient",
+            &json!({ "Identity": format!("{name}@{}", administrator.domain) }),
+        );
         text(&found[0], "RecipientTypeDetails")
     }
 
@@ -325,13 +446,21 @@ impl Pair {
         let folder = self.target_server().path("mail").join(tenant);
         let prefix = format!("{name}-");
         let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        let found = entries.flatten().find(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
-        found.unwrap_or_else(|| panic!("{} has no {prefix}…", folder.display())).path()
+        let found = entries
+            .flatten()
+            .find(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+        found
+            .unwrap_or_else(|| panic!("{} has no {prefix}…", folder.display()))
+            .path()
     }
 
     /// The mailbox as it was written.
     pub fn written(&self, name: &str) -> Mailbox {
-        self.mailboxes.iter().find(|mailbox| mailbox.name == name).expect("it was written").clone()
+        self.mailboxes
+            .iter()
+            .find(|mailbox| mailbox.name == name)
+            .expect("it was written")
+            .clone()
     }
 
     /// The mailbox is in the target whole and once, and exactly one side has it.
@@ -358,9 +487,11 @@ impl Pair {
 
     /// Waits until the source's row of a mailbox is in this state.
     pub fn outbound_is(&self, name: &str, state: &str) -> Value {
-        wait::until(&format!("{name} is {state} in the source"), LONG * 2, || match self.outbound(name) {
-            Some(row) if row["State"] == state => Ok(row),
-            other => Err(format!("{other:?}")),
+        wait::until(&format!("{name} is {state} in the source"), LONG * 2, || {
+            match self.outbound(name) {
+                Some(row) if row["State"] == state => Ok(row),
+                other => Err(format!("{other:?}")),
+            }
         })
     }
 }

@@ -1,8 +1,8 @@
 //! Every refusal by its error id, with what the other side's administrator can see of it.
 
-use crate::administrator::{Administrator, Answer};
+use crate::administrator::Answer;
 use crate::deployment::LONG;
-use crate::pair::{ENDPOINT, GROUP, MOVE, Pair, Plan, SOURCE, TARGET, TO_TARGET, error_ids, text};
+use crate::pair::{ENDPOINT, GROUP, Pair, Plan, SOURCE, TARGET, TO_TARGET, error_ids, text};
 use rehome_testkit::{process::free_port, wait};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -17,7 +17,10 @@ fn borrowed(words: &[String]) -> Vec<&str> {
 
 /// The same words with another value after `-NAME`.
 fn with(words: &[String], name: &str, value: &str) -> Vec<String> {
-    let at = 1 + words.iter().position(|word| word == name).expect("the parameter is there");
+    let at = 1 + words
+        .iter()
+        .position(|word| word == name)
+        .expect("the parameter is there");
     let mut words = words.to_vec();
     value.clone_into(&mut words[at]);
     words
@@ -29,44 +32,90 @@ fn endpoints() {
     let mut pair = Pair::strangers(&Plan::default());
     pair.registers();
     let good = words(&pair, "one", SOURCE, &pair.secret);
-    let none = |pair: &Pair| assert_eq!(pair.target.asks("Get-MigrationEndpoint", &json!({})), Vec::<Value>::new());
+    let none = |pair: &Pair| {
+        assert_eq!(
+            pair.target.asks("Get-MigrationEndpoint", &json!({})),
+            Vec::<Value>::new()
+        )
+    };
 
     // The target's own consent is missing.
     pair.target.does(&["Remove-MgServicePrincipal", &pair.app]);
     pair.target.is_refused("HomeConsentMissingException", &borrowed(&good));
-    pair.target.does(&["New-MgServicePrincipalAppRoleAssignment", "-ServicePrincipalId", &pair.app]);
+    pair.target.does(&[
+        "New-MgServicePrincipalAppRoleAssignment",
+        "-ServicePrincipalId",
+        &pair.app,
+    ]);
     // What is wrong with the words.
     for (id, wrong) in [
-        ("InvalidTenantException", words(&pair, "one", "nobody.example", &pair.secret)),
+        (
+            "InvalidTenantException",
+            words(&pair, "one", "nobody.example", &pair.secret),
+        ),
         ("SameTenantException", words(&pair, "one", TARGET, &pair.secret)),
-        ("SameTenantException", words(&pair, "one", &pair.target.tenant, &pair.secret)),
-        ("InvalidClientSecretException", words(&pair, "one", SOURCE, "not-the-secret")),
-        ("MigrationServerConnectionFailedException", with(&good, "-RemoteServer", &format!("localhost:{}", free_port()))),
+        (
+            "SameTenantException",
+            words(&pair, "one", &pair.target.tenant, &pair.secret),
+        ),
+        (
+            "InvalidClientSecretException",
+            words(&pair, "one", SOURCE, "not-the-secret"),
+        ),
+        (
+            "MigrationServerConnectionFailedException",
+            with(&good, "-RemoteServer", &format!("localhost:{}", free_port())),
+        ),
     ] {
         let failure = pair.target.is_refused(id, &borrowed(&wrong));
         assert!(!failure.correlation.is_empty() && failure.exit == 1, "{failure:?}");
         if id == "InvalidTenantException" {
             let log = pair.source_server().log();
-            assert!(log.contains(&failure.correlation), "the source's log has {}", failure.correlation);
+            assert!(
+                log.contains(&failure.correlation),
+                "the source's log has {}",
+                failure.correlation
+            );
         }
     }
-    let vault = [&good[..], &["-AppSecretKeyVaultUrl".to_owned(), "https://vault.example".to_owned()]].concat();
+    let vault = [
+        &good[..],
+        &["-AppSecretKeyVaultUrl".to_owned(), "https://vault.example".to_owned()],
+    ]
+    .concat();
     let failure = pair.target.is_refused("ParameterBindingException", &borrowed(&vault));
-    assert!(failure.message.contains("superseded") && (failure.message.clone() + &failure.advice).contains("-Credentials"), "{failure:?}");
+    assert!(
+        failure.message.contains("superseded") && (failure.message.clone() + &failure.advice).contains("-Credentials"),
+        "{failure:?}"
+    );
     none(&pair);
 
     // A secret past its end.
-    let end = Command::new("date").args(["-u", "-d", "+3 seconds", "+%FT%TZ"]).output().expect("date runs");
+    let end = Command::new("date")
+        .args(["-u", "-d", "+5 seconds", "+%FT%TZ"])
+        .output()
+        .expect("date runs");
     let end = String::from_utf8_lossy(&end.stdout).trim().to_owned();
-    let short = text(&pair.target.does(&["Add-MgApplicationPassword", "-ApplicationId", &pair.app, "-EndDateTime", &end])[0], "SecretText");
+    let short = text(
+        &pair.target.does(&[
+            "Add-MgApplicationPassword",
+            "-ApplicationId",
+            &pair.app,
+            "-EndDateTime",
+            &end,
+        ])[0],
+        "SecretText",
+    );
     let expired = words(&pair, "one", SOURCE, &short);
-    wait::until("the secret has ended", LONG, || match pair.target.run(&borrowed(&expired)) {
-        Err(failure) if failure.id == "ExpiredClientSecretException" => Ok(()),
-        Ok(_) => {
-            pair.target.does(&["Remove-MigrationEndpoint", "one"]);
-            Err("it is valid still".to_owned())
+    wait::until("the secret has ended", LONG, || {
+        match pair.target.run(&borrowed(&expired)) {
+            Err(failure) if failure.id == "ExpiredClientSecretException" => Ok(()),
+            Ok(_) => {
+                pair.target.does(&["Remove-MigrationEndpoint", "one"]);
+                Err("it is valid still".to_owned())
+            }
+            Err(failure) => panic!("{failure:?}"),
         }
-        Err(failure) => panic!("{failure:?}"),
     });
     none(&pair);
 
@@ -74,27 +123,54 @@ fn endpoints() {
     let good = words(&pair, ENDPOINT, SOURCE, &pair.secret);
     let Answer { objects, said } = pair.target.run(&borrowed(&good)).expect("it is made");
     assert_eq!(objects.len(), 1);
-    assert!(said.contains(&format!("https://{}/", pair.source.server)) && said.contains("/adminconsent?") && said.contains(&pair.app), "{said}");
-    let test = &pair.target.does(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT])[0];
-    assert_eq!((text(test, "Result"), error_ids(&test["ErrorIds"])), ("Failed".to_owned(), vec!["ApplicationNotConsentedException".to_owned()]));
+    assert!(
+        said.contains(&format!("https://{}/", pair.source.server))
+            && said.contains("/adminconsent?")
+            && said.contains(&pair.app),
+        "{said}"
+    );
+    let test = &pair
+        .target
+        .does(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT])[0];
+    assert_eq!(
+        (text(test, "Result"), error_ids(&test["ErrorIds"])),
+        ("Failed".to_owned(), vec!["ApplicationNotConsentedException".to_owned()])
+    );
     assert!(test.to_string().contains("AADSTS700016"), "{test}");
     assert!(text(test, "ConsentLink").contains("/adminconsent?"), "{test}");
-    assert!(pair.source_server().log().contains(&text(test, "CorrelationId")), "the source's log has the correlation id");
+    assert!(
+        pair.source_server().log().contains(&text(test, "CorrelationId")),
+        "the source's log has the correlation id"
+    );
     // The link that was printed is the one that works.
     pair.source.does(&["consent", &text(test, "ConsentLink"), "--yes"]);
-    let test = &pair.target.does(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT])[0];
+    let test = &pair
+        .target
+        .does(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT])[0];
     assert_eq!(text(test, "Result"), "Success", "{test}");
 
     pair.target.is_refused("ObjectAlreadyExistsException", &borrowed(&good));
-    let skipped = [&words(&pair, "two", SOURCE, "not-the-secret")[..], &["-SkipVerification".to_owned()]].concat();
+    let skipped = [
+        &words(&pair, "two", SOURCE, "not-the-secret")[..],
+        &["-SkipVerification".to_owned()],
+    ]
+    .concat();
     pair.target.does(&borrowed(&skipped));
-    let test = &pair.target.does(&["Test-MigrationServerAvailability", "-Endpoint", "two"])[0];
+    let test = &pair
+        .target
+        .does(&["Test-MigrationServerAvailability", "-Endpoint", "two"])[0];
     assert_eq!(error_ids(&test["ErrorIds"]), ["InvalidClientSecretException"], "{test}");
     assert!(test.to_string().contains("AADSTS7000215"), "{test}");
     // The source is away.
     pair.source_server().stop();
-    let test = &pair.target.does(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT])[0];
-    assert_eq!(error_ids(&test["ErrorIds"]), ["MigrationServerConnectionFailedException"], "{test}");
+    let test = &pair
+        .target
+        .does(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT])[0];
+    assert_eq!(
+        error_ids(&test["ErrorIds"]),
+        ["MigrationServerConnectionFailedException"],
+        "{test}"
+    );
 }
 
 /// What the command line refuses by itself, with nothing done.
@@ -102,11 +178,47 @@ fn endpoints() {
 fn command_lines() {
     let pair = Pair::strangers(&Plan::default());
     for (wanted, line) in [
-        ("removed $true", &["New-OrganizationRelationship", "x", "-DomainNames", "a.example", "-Enabled:"][..]),
-        ("", &["New-MigrationEndpoint", "-Name", "x", "-ExchangeRemoteMove", "-RemoteServer", "a", "-RemoteTenant", "b", "-Credentials", "secret"]),
+        (
+            "removed $true",
+            &[
+                "New-OrganizationRelationship",
+                "x",
+                "-DomainNames",
+                "a.example",
+                "-Enabled:",
+            ][..],
+        ),
+        (
+            "",
+            &[
+                "New-MigrationEndpoint",
+                "-Name",
+                "x",
+                "-ExchangeRemoteMove",
+                "-RemoteServer",
+                "a",
+                "-RemoteTenant",
+                "b",
+                "-Credentials",
+                "secret",
+            ],
+        ),
         ("", &["Get-Mailboxx"]),
         ("", &["Get-Mailbox", "-NoSuchParameter", "1"]),
-        ("", &["New-MigrationBatch", "-Name", "x", "-SourceEndpoint", "y", "-CSVData", "/nonexistent.csv", "-TargetDeliveryDomain", TARGET]),
+        (
+            "",
+            &[
+                "New-MigrationBatch",
+                "-Name",
+                "x",
+                "-SourceEndpoint",
+                "y",
+                "-CSVData",
+                "/nonexistent.csv",
+                "-TargetDeliveryDomain",
+                TARGET,
+            ],
+        ),
     ] {
         let failure = pair.source.run(line).expect_err("it is refused");
         assert_eq!(failure.exit, 2, "{line:?}: {failure:?}");
@@ -114,23 +226,45 @@ fn command_lines() {
     }
     // A parameter that is not built is unknown, over REST too.
     let answer = pair.source.invoke("Get-Mailbox", &json!({ "NoSuchParameter": 1 }));
-    assert_eq!((answer.status, answer.error_id().as_str()), (400, "ParameterBindingException"), "{}", answer.text());
+    assert_eq!(
+        (answer.status, answer.error_id().as_str()),
+        (400, "ParameterBindingException"),
+        "{}",
+        answer.text()
+    );
     let answer = pair.source.invoke("Format-Everything", &json!({}));
     assert_eq!(answer.error_id(), "CommandNotFoundException", "{}", answer.text());
 }
 
 /// What the source's administrator sees of the last refusal, beside what the target was told.
 fn seen_on_both_sides(pair: &mut Pair, id: &str, reason: &str) -> Value {
-    let test = pair.target.does(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT, "-TestMailbox", &format!("press@{TARGET}")])[0].clone();
-    assert_eq!((text(&test, "Result"), error_ids(&test["ErrorIds"])), ("Failed".to_owned(), vec![id.to_owned()]), "{test}");
+    let test = pair.target.does(&[
+        "Test-MigrationServerAvailability",
+        "-Endpoint",
+        ENDPOINT,
+        "-TestMailbox",
+        &format!("press@{TARGET}"),
+    ])[0]
+        .clone();
+    assert_eq!(
+        (text(&test, "Result"), error_ids(&test["ErrorIds"])),
+        ("Failed".to_owned(), vec![id.to_owned()]),
+        "{test}"
+    );
     assert!(!text(&test, "ErrorDetail").is_empty(), "{test}");
     let correlation = text(&test, "CorrelationId");
     let log = pair.source_server().log();
-    assert!(log.lines().any(|line| line.contains(&correlation) && line.contains(id)), "{id} under {correlation} in the source's log");
+    assert!(
+        log.lines().any(|line| line.contains(&correlation) && line.contains(id)),
+        "{id} under {correlation} in the source's log"
+    );
     let rows = pair.source.asks("Get-OutboundMigration", &json!({}));
     let row = rows.iter().find(|row| text(row, "CorrelationId") == correlation);
     let row = row.unwrap_or_else(|| panic!("{id}: no row with {correlation}: {rows:?}"));
-    assert!(text(row, "LastRefusal").contains(id) && text(row, "LastRefusal").contains(reason), "{id}, {reason}: {row}");
+    assert!(
+        text(row, "LastRefusal").contains(id) && text(row, "LastRefusal").contains(reason),
+        "{id}, {reason}: {row}"
+    );
     let own = pair.source.does(&["Test-OutboundMigration", "press"]);
     assert_eq!(own.len(), 1, "{own:?}");
     assert_eq!(text(&own[0], "ErrorId"), id, "{own:?}");
@@ -143,25 +277,51 @@ fn seen_on_both_sides(pair: &mut Pair, id: &str, reason: &str) -> Value {
 /// The table of refusals at the source, from the first check to the last; each is told apart in the source's own view.
 #[test]
 fn the_sources_gate() {
-    let mut pair = Pair::strangers(&Plan { mailboxes: &["press", "board"], ..Plan::default() });
+    let mut pair = Pair::strangers(&Plan {
+        mailboxes: &["press", "board"],
+        ..Plan::default()
+    });
     pair.registers();
     // The documented order: the target first.
     pair.makes_endpoint();
     pair.makes_mail_user("press");
     let (app, target_tenant) = (pair.app.clone(), pair.target.tenant.clone());
-    let relationship = ["New-OrganizationRelationship", TO_TARGET, "-DomainNames", &target_tenant, "-MailboxMoveEnabled:true", "-OAuthApplicationId", &app];
-    let failure = pair.source.is_refused("ApplicationNotConsentedException", &relationship);
+    let relationship = [
+        "New-OrganizationRelationship",
+        TO_TARGET,
+        "-DomainNames",
+        &target_tenant,
+        "-MailboxMoveEnabled:true",
+        "-OAuthApplicationId",
+        &app,
+    ];
+    let failure = pair
+        .source
+        .is_refused("ApplicationNotConsentedException", &relationship);
     assert!(failure.advice.contains("/adminconsent?client_id="), "{failure:?}");
     pair.consents();
     let ok = |pair: &Pair| {
-        let test = &pair.target.does(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT, "-TestMailbox", &format!("press@{TARGET}")])[0];
+        let test = &pair.target.does(&[
+            "Test-MigrationServerAvailability",
+            "-Endpoint",
+            ENDPOINT,
+            "-TestMailbox",
+            &format!("press@{TARGET}"),
+        ])[0];
         assert_eq!(text(test, "Result"), "Success", "{test}");
         let own = &pair.source.does(&["Test-OutboundMigration", "press"])[0];
         assert_eq!(text(own, "Result"), "Success", "{own}");
     };
-    let set = |pair: &Pair, more: &[&str]| pair.source.does(&[&["Set-OrganizationRelationship", TO_TARGET], more].concat());
+    let set = |pair: &Pair, more: &[&str]| {
+        pair.source
+            .does(&[&["Set-OrganizationRelationship", TO_TARGET], more].concat())
+    };
 
-    let first = seen_on_both_sides(&mut pair, "SourceTenantNotAuthorizedException", "no organization relationship");
+    let first = seen_on_both_sides(
+        &mut pair,
+        "SourceTenantNotAuthorizedException",
+        "no organization relationship",
+    );
     // DomainNames is for GUIDs; a DNS name is taken with a warning that gives the GUID.
     let by_name = [&relationship[..3], &[TARGET], &relationship[4..]].concat();
     let answer = pair.source.run(&by_name).expect("it is made");
@@ -171,190 +331,124 @@ fn the_sources_gate() {
     set(&pair, &["-DomainNames", &target_tenant, "-Enabled:false"]);
     seen_on_both_sides(&mut pair, "OrganizationRelationshipDisabledException", "Enabled false");
     set(&pair, &["-Enabled", "-MailboxMoveEnabled:false"]);
-    seen_on_both_sides(&mut pair, "OrganizationRelationshipDisabledException", "MailboxMoveEnabled false");
+    seen_on_both_sides(
+        &mut pair,
+        "OrganizationRelationshipDisabledException",
+        "MailboxMoveEnabled false",
+    );
     set(&pair, &["-MailboxMoveEnabled:true"]);
     seen_on_both_sides(&mut pair, "MailboxMoveCapabilityException", "MailboxMoveCapability");
     set(&pair, &["-MailboxMoveCapability", "Inbound"]);
     seen_on_both_sides(&mut pair, "MailboxMoveCapabilityException", "Inbound");
     set(&pair, &["-MailboxMoveCapability", "RemoteOutbound"]);
-    seen_on_both_sides(&mut pair, "MailboxMovePublishedScopesMissingException", "MailboxMovePublishedScopes");
+    seen_on_both_sides(
+        &mut pair,
+        "MailboxMovePublishedScopesMissingException",
+        "MailboxMovePublishedScopes",
+    );
 
     let out = "MailboxNotInCrossTenantMigrationScopeException";
     pair.source.does(&["New-DistributionGroup", GROUP, "-Type", "Security"]);
-    pair.source.does(&["New-DistributionGroup", "inner", "-Type", "Security"]);
+    pair.source
+        .does(&["New-DistributionGroup", "inner", "-Type", "Security"]);
     set(&pair, &["-MailboxMovePublishedScopes", GROUP]);
     let in_none = seen_on_both_sides(&mut pair, out, "");
-    pair.source.does(&["Add-DistributionGroupMember", "inner", "-Member", &format!("press@{SOURCE}")]);
-    pair.source.does(&["Add-DistributionGroupMember", GROUP, "-Member", "inner"]);
+    pair.source.does(&[
+        "Add-DistributionGroupMember",
+        "inner",
+        "-Member",
+        &format!("press@{SOURCE}"),
+    ]);
+    pair.source
+        .does(&["Add-DistributionGroupMember", GROUP, "-Member", "inner"]);
     let nested = seen_on_both_sides(&mut pair, out, "nested");
     assert_eq!(text(&in_none, "Message"), text(&nested, "Message"), "one text");
-    assert!(text(&nested, "Message").contains("nested"), "it always says that nested groups do not count: {nested}");
-    pair.source.does(&["Add-DistributionGroupMember", GROUP, "-Member", &format!("press@{SOURCE}")]);
+    assert!(
+        text(&nested, "Message").contains("nested"),
+        "it always says that nested groups do not count: {nested}"
+    );
+    pair.source.does(&[
+        "Add-DistributionGroupMember",
+        GROUP,
+        "-Member",
+        &format!("press@{SOURCE}"),
+    ]);
     ok(&pair);
     // A mailbox that is not there, by a GUID that nobody has.
-    pair.target.does(&["New-MailUser", "ghost", "-ExternalEmailAddress", &format!("board@{SOURCE}"), "-PrimarySmtpAddress", &format!("ghost@{TARGET}")]);
-    pair.target.does(&["Set-MailUser", "ghost", "-EmailAddresses", "@{Add=\"x500:/o=x/cn=y\"}", "-ExchangeGuid", &uuid::Uuid::new_v4().to_string()]);
-    let test = &pair.target.does(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT, "-TestMailbox", &format!("ghost@{TARGET}")])[0];
+    pair.target.does(&[
+        "New-MailUser",
+        "ghost",
+        "-ExternalEmailAddress",
+        &format!("board@{SOURCE}"),
+        "-PrimarySmtpAddress",
+        &format!("ghost@{TARGET}"),
+    ]);
+    pair.target.does(&[
+        "Set-MailUser",
+        "ghost",
+        "-EmailAddresses",
+        "@{Add=\"x500:/o=x/cn=y\"}",
+        "-ExchangeGuid",
+        &uuid::Uuid::new_v4().to_string(),
+    ]);
+    let test = &pair.target.does(&[
+        "Test-MigrationServerAvailability",
+        "-Endpoint",
+        ENDPOINT,
+        "-TestMailbox",
+        &format!("ghost@{TARGET}"),
+    ])[0];
     assert_eq!(error_ids(&test["ErrorIds"]), [out], "{test}");
-    assert_eq!(text(test, "Message"), text(&nested, "Message"), "a mailbox that is missing looks like one out of scope");
+    assert_eq!(
+        text(test, "Message"),
+        text(&nested, "Message"),
+        "a mailbox that is missing looks like one out of scope"
+    );
 
-    pair.source.does(&["Set-Mailbox", "press", "-LitigationHoldEnabled:true"]);
+    pair.source
+        .does(&["Set-Mailbox", "press", "-LitigationHoldEnabled:true"]);
     seen_on_both_sides(&mut pair, "MailboxOnHoldException", "LitigationHoldEnabled");
-    pair.source.does(&["Set-Mailbox", "press", "-LitigationHoldEnabled:false"]);
+    pair.source
+        .does(&["Set-Mailbox", "press", "-LitigationHoldEnabled:false"]);
     ok(&pair);
 
     // Withdrawn consent, and consent given again: the relationship does not widen by itself.
     pair.source.does(&["Remove-MgServicePrincipal", &app]);
-    let test = &pair.target.does(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT, "-TestMailbox", &format!("press@{TARGET}")])[0];
-    assert_eq!(error_ids(&test["ErrorIds"]), ["ApplicationNotConsentedException"], "{test}");
+    let test = &pair.target.does(&[
+        "Test-MigrationServerAvailability",
+        "-Endpoint",
+        ENDPOINT,
+        "-TestMailbox",
+        &format!("press@{TARGET}"),
+    ])[0];
+    assert_eq!(
+        error_ids(&test["ErrorIds"]),
+        ["ApplicationNotConsentedException"],
+        "{test}"
+    );
     assert!(test.to_string().contains("AADSTS700016"), "{test}");
     assert!(pair.source_server().log().contains(&text(test, "CorrelationId")));
     let own = &pair.source.does(&["Test-OutboundMigration", "press"])[0];
-    assert!(text(own, "ErrorId") == "ApplicationNotConsentedException" && text(own, "Reason").contains("revoked"), "{own}");
+    assert!(
+        text(own, "ErrorId") == "ApplicationNotConsentedException" && text(own, "Reason").contains("revoked"),
+        "{own}"
+    );
 
     // Which mail user is meant?
     for address in [format!("nobody@{TARGET}"), format!("nobody@{SOURCE}")] {
-        let failure = pair
-            .target
-            .is_refused("ManagementObjectNotFoundException", &["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT, "-TestMailbox", &address]);
-        assert!(failure.advice.contains("primary address") && failure.advice.contains("ExternalEmailAddress"), "both forms: {failure:?}");
-    }
-}
-
-/// Files that are wrong as a whole make no batch, and every row at fault is named.
-#[test]
-fn csv_files() {
-    let pair = Pair::ready(&Plan { target_top: &["max_users_per_batch = 4"], ..Plan::default() });
-    let batch = |file: &str, more: &[&str]| {
-        let line = ["New-MigrationBatch", "-Name", "b", "-SourceEndpoint", ENDPOINT, "-TargetDeliveryDomain", TARGET, "-CSVData", file];
-        pair.target.run(&[&line[..], more].concat())
-    };
-    let at = |rows: &[&str]| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
-    let unknown = at(&["EmailAddress,Colour", "press@fabrikam.example,red"]);
-    for (name, content, named) in [
-        ("empty", String::new(), &["empty"][..]),
-        ("header alone", at(&["EmailAddress"]), &["no rows"]),
-        ("column missing", at(&["Address", "press@fabrikam.example"]), &["EmailAddress"]),
-        ("column unknown", unknown.clone(), &["Colour"]),
-        ("malformed", at(&["EmailAddress", "press@fabrikam.example", "no-address", "@x", "a b@fabrikam.example"]), &["line 3", "line 4", "line 5"]),
-        ("twice", at(&["EmailAddress", "press@fabrikam.example", "other@fabrikam.example", "PRESS@fabrikam.example"]), &["line 4"]),
-        ("too many", at(&["EmailAddress", "a@x.example", "b@x.example", "c@x.example", "d@x.example", "e@x.example"]), &["5", "4"]),
-        ("no text", "EmailAddress\n\u{0}\n".to_owned(), &["UTF-8"]),
-    ] {
-        let file = pair.target.file("bad.csv", &content);
-        let failure = batch(&file, &[]).expect_err(name);
-        assert_eq!(failure.id, "MigrationCsvInvalidException", "{name}: {failure:?}");
-        for part in named {
-            assert!(failure.message.contains(part), "{name}: {part} in {failure:?}");
-        }
-    }
-    assert!(pair.target.asks("Get-MigrationBatch", &json!({})).is_empty());
-    // Fine: a byte order mark, CRLF; an unknown column where it is allowed.
-    let file = pair.target.file("bom.csv", "\u{feff}EmailAddress\r\npress@fabrikam.example\r\n");
-    assert_eq!(batch(&file, &[]).expect("it is made").objects.len(), 1);
-    pair.target.does(&["Remove-MigrationBatch", "b"]);
-    wait::until_true("the batch is gone", MOVE, || pair.target.asks("Get-MigrationBatch", &json!({})).is_empty());
-    let file = pair.target.file("unknown.csv", &unknown);
-    assert_eq!(batch(&file, &["-AllowUnknownColumnsInCsv:true"]).expect("it is made").objects.len(), 1);
-    pair.target.is_refused(
-        "NotAcceptedDomainException",
-        &["New-MigrationBatch", "-Name", "c", "-SourceEndpoint", ENDPOINT, "-TargetDeliveryDomain", "elsewhere.example", "-CSVData", &file, "-AllowUnknownColumnsInCsv:true"],
-    );
-    pair.target.is_refused("ManagementObjectNotFoundException", &["Complete-MigrationBatch", "no such batch"]);
-}
-
-fn failed(target: &Administrator, name: &str) -> Value {
-    wait::until(&format!("{name} has failed"), MOVE, || {
-        let user = target.asks("Get-MigrationUser", &json!({ "Identity": format!("{name}@{TARGET}") }))[0].clone();
-        if text(&user, "Status") == "Failed" { Ok(user) } else { Err(user.to_string()) }
-    })
-}
-
-/// A row that is not ready fails with all its reasons at once while the others run; mended, it is resumed.
-#[test]
-fn rows_that_are_not_ready() {
-    let names = ["press", "accounts", "board"];
-    let mut pair = Pair::strangers(&Plan { mailboxes: &names, ..Plan::default() });
-    pair.registers();
-    pair.consents();
-    pair.makes_endpoint();
-    pair.relates();
-    pair.prepares("press");
-    for name in ["accounts", "board"] {
-        pair.source.does(&["Add-DistributionGroupMember", GROUP, "-Member", &format!("{name}@{SOURCE}")]);
-    }
-    // The operator adds a domain to the target and takes it away again: its addresses are not accepted then.
-    let config = pair.target_server().path("config.toml").display().to_string();
-    pair.target_server().operator(&["tenant", "domain", "add", TARGET, "second.example", "--config", &config]);
-    pair.target.does(&["New-MailUser", "accounts", "-ExternalEmailAddress", &format!("accounts@{SOURCE}"), "-PrimarySmtpAddress", "accounts@second.example"]);
-    pair.target.does(&["Set-MailUser", "accounts", "-EmailAddresses", &format!("@{{Add=\"smtp:accounts@{TARGET}\"}}")]);
-
-    pair.starts_batch("wave-1", &names, &["-TargetDeliveryDomain", "second.example"]);
-    let board = failed(&pair.target, "board");
-    assert_eq!(error_ids(&board["ErrorIds"]), ["MigrationRecipientNotFoundException"], "{board}");
-    let accounts = failed(&pair.target, "accounts");
-    assert_eq!(error_ids(&accounts["ErrorIds"]), ["MissingExchangeGuidException", "MissingX500ProxyException"], "{accounts}");
-    assert!(text(&accounts, "ErrorSummary").matches("Set-MailUser").count() >= 2, "each with the cmdlet that mends it: {accounts}");
-    let press = failed(&pair.target, "press");
-    assert_eq!(error_ids(&press["ErrorIds"]), ["TargetDeliveryDomainMismatchPermanentException"], "{press}");
-
-    // Mended, each in its way, and resumed alone or with the batch.
-    pair.target.does(&["Set-MailUser", "press", "-EmailAddresses", "@{Add=\"smtp:press@second.example\"}"]);
-    pair.target.does(&["Start-MigrationUser", &format!("press@{TARGET}")]);
-    pair.is_synced("press");
-    assert_eq!(text(&pair.user("accounts"), "Status"), "Failed", "the others wait for their own mending");
-    let mailbox = pair.mailbox("accounts");
-    pair.target.does(&["Set-MailUser", "accounts", "-ExchangeGuid", &text(&mailbox, "ExchangeGuid")]);
-    pair.target.does(&["Set-MailUser", "accounts", "-EmailAddresses", "@{Add=\"x500:/o=someone/cn=else\"}"]);
-    pair.target.does(&["Start-MigrationUser", &format!("accounts@{TARGET}")]);
-    // Now the source is asked, and it tells which name is missing.
-    let accounts = wait::until("the source's name is asked for", MOVE, || {
-        let user = pair.user("accounts");
-        if text(&user, "ErrorSummary").contains(&text(&mailbox, "LegacyExchangeDN")) { Ok(user) } else { Err(user.to_string()) }
-    });
-    assert_eq!(error_ids(&accounts["ErrorIds"]), ["MissingX500ProxyException"], "{accounts}");
-    let correlation = text(&accounts, "CorrelationId");
-    assert!(!correlation.is_empty() && pair.source_server().log().contains(&correlation), "{accounts}");
-    pair.target.does(&["Set-MailUser", "accounts", "-EmailAddresses", &format!("@{{Add=\"x500:{}\"}}", text(&mailbox, "LegacyExchangeDN"))]);
-    let external = format!("board@{SOURCE}");
-    pair.target.does(&["New-MailUser", "board", "-ExternalEmailAddress", &external, "-PrimarySmtpAddress", &format!("board@{TARGET}")]);
-    let mailbox = pair.mailbox("board");
-    let proxies = format!("@{{Add=\"x500:{}\",\"smtp:board@second.example\"}}", text(&mailbox, "LegacyExchangeDN"));
-    pair.target.does(&["Set-MailUser", "board", "-EmailAddresses", &proxies, "-ExchangeGuid", &text(&mailbox, "ExchangeGuid")]);
-    // ExternalEmailAddress that is no address of that mailbox.
-    pair.target.does(&["Set-MailUser", "board", "-ExternalEmailAddress", &format!("press-board@{SOURCE}")]);
-    pair.target.does(&["Start-MigrationBatch", "wave-1"]);
-    pair.is_synced("accounts");
-    let board = failed(&pair.target, "board");
-    assert_eq!(error_ids(&board["ErrorIds"]), ["ExternalEmailAddressInvalidException"], "{board}");
-    pair.target.does(&["Set-MailUser", "board", "-ExternalEmailAddress", &external]);
-    pair.target.does(&["Start-MigrationBatch", "wave-1"]);
-    pair.is_synced("board");
-
-    // The same row in another batch; and a mail user who lacks everything.
-    pair.target.does(&["New-MailUser", "guest", "-ExternalEmailAddress", &format!("guest@{SOURCE}"), "-PrimarySmtpAddress", &format!("guest@{TARGET}")]);
-    pair.target.does(&["Set-MailUser", "guest", "-EmailAddresses", "@{Add=\"smtp:guest@third.example\"}"]);
-    pair.starts_batch("wave-2", &["press", "guest"], &[]);
-    let again = wait::until("the double row fails", MOVE, || {
-        let users = pair.target.asks("Get-MigrationUser", &json!({ "BatchId": "wave-2", "Status": "Failed" }));
-        users.into_iter().find(|user| text(user, "Identity").starts_with("press")).ok_or_else(|| "not yet".to_owned())
-    });
-    assert_eq!(error_ids(&again["ErrorIds"]), ["UserDuplicateInOtherBatchException"], "{again}");
-    assert!(text(&again, "ErrorSummary").contains("wave-1"), "{again}");
-    let guest = failed(&pair.target, "guest");
-    assert_eq!(error_ids(&guest["ErrorIds"]), ["MissingExchangeGuidException", "MissingX500ProxyException", "NotAcceptedDomainException"], "{guest}");
-    // A mailbox is not a mail user, nor is a group.
-    pair.target.does(&["New-Mailbox", "here", "-MicrosoftOnlineServicesID", &format!("here@{TARGET}")]);
-    pair.target.does(&["New-DistributionGroup", "people", "-PrimarySmtpAddress", &format!("people@{TARGET}")]);
-    pair.starts_batch("wave-3", &["here", "people"], &[]);
-    for name in ["here", "people"] {
-        let user = failed(&pair.target, name);
-        assert_eq!(error_ids(&user["ErrorIds"]), ["MigrationPermanentException"], "{user}");
-    }
-    // None of it has touched those who are synced.
-    pair.target.does(&["Remove-MigrationBatch", "wave-2"]);
-    wait::until_true("the batch is gone", MOVE, || pair.target.asks("Get-MigrationBatch", &json!({})).len() == 2);
-    for name in names {
-        pair.is_synced(name);
+        let failure = pair.target.is_refused(
+            "ManagementObjectNotFoundException",
+            &[
+                "Test-MigrationServerAvailability",
+                "-Endpoint",
+                ENDPOINT,
+                "-TestMailbox",
+                &address,
+            ],
+        );
+        assert!(
+            failure.advice.contains("primary address") && failure.advice.contains("ExternalEmailAddress"),
+            "both forms: {failure:?}"
+        );
     }
 }

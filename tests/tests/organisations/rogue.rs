@@ -39,17 +39,29 @@ pub fn stolen_assertion(pair: &Pair) -> String {
         }
         assert_eq!(seen.field("client_id").as_deref(), Some(app.as_str()));
         *keep.lock().expect("no one panics here") = seen.field("client_assertion");
-        Action::Answer(503, json!({ "error": "temporarily_unavailable", "error_description": "not now", "error_codes": [90033] }))
+        Action::Answer(
+            503,
+            json!({ "error": "temporarily_unavailable", "error_description": "not now", "error_codes": [90033] }),
+        )
     });
     // It cannot succeed; what it says is not the point.
-    let _ = pair.target.run(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT]);
+    let _ = pair
+        .target
+        .run(&["Test-MigrationServerAvailability", "-Endpoint", ENDPOINT]);
     pair.interceptor().forward_all();
     let assertion = taken.lock().expect("no one panics here").take();
     assertion.expect("the target asked for a token with an assertion")
 }
 
 /// Asks the source's token endpoint with an assertion.
-pub fn asks_with_assertion(client: &Client, origin: &str, tenant: &str, app: &str, assertion: &str, key: &Key) -> crate::https::Response {
+pub fn asks_with_assertion(
+    client: &Client,
+    origin: &str,
+    tenant: &str,
+    app: &str,
+    assertion: &str,
+    key: &Key,
+) -> crate::https::Response {
     let path = format!("/{tenant}/oauth2/v2.0/token");
     let proof = key.proof("POST", &format!("{origin}{path}"), None);
     client.post_form(
@@ -80,7 +92,12 @@ impl Rogue {
         let (client, key) = (pair.source.client().clone(), Key::generate());
         let path = format!("/{}/oauth2/v2.0/token", pair.source.tenant);
         let proof = key.proof("POST", &format!("https://{}{path}", pair.source.server), None);
-        let form = [("grant_type", "client_credentials"), ("client_id", &pair.app), ("scope", SCOPE), ("client_secret", &pair.secret)];
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", &pair.app),
+            ("scope", SCOPE),
+            ("client_secret", &pair.secret),
+        ];
         let answer = client.post_form(&path, &[("dpop", &proof)], &form);
         Self::from_answer(pair, client, key, &answer)
     }
@@ -105,7 +122,9 @@ impl Rogue {
     /// One verb of the proxy with a right token and a right proof.
     pub fn verb(&self, guid: &str, verb: &str, body: &Value) -> crate::https::Response {
         let path = self.path(guid, verb);
-        let proof = self.key.proof("POST", &format!("{}{path}", self.origin), Some(&self.token));
+        let proof = self
+            .key
+            .proof("POST", &format!("{}{path}", self.origin), Some(&self.token));
         let authorization = format!("DPoP {}", self.token);
         let correlation = uuid::Uuid::new_v4().to_string();
         let headers = [
@@ -123,7 +142,13 @@ impl Rogue {
     }
 
     /// Prepare with these addresses and a root that proves nothing.
-    pub fn prepare(&self, guid: &str, attempt: &str, routing_address: &str, legacy_exchange_dn: &str) -> crate::https::Response {
+    pub fn prepare(
+        &self,
+        guid: &str,
+        attempt: &str,
+        routing_address: &str,
+        legacy_exchange_dn: &str,
+    ) -> crate::https::Response {
         self.verb(
             guid,
             "prepare",

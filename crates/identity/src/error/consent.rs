@@ -154,6 +154,9 @@ pub enum ConsentError {
         /// The issuer that asks.
         asking: String,
     },
+    /// A renewal whose keys are all new: none of the pinned ones is published any more.
+    #[error("the application's organisation publishes none of the keys that were pinned when consent was given")]
+    KeysReplaced,
     /// The consent would last less than a day or longer than allowed.
     #[error("consent may be given for 1 to {most} days")]
     BadDuration {
@@ -184,6 +187,7 @@ impl ConsentError {
             Self::PermissionMissing => Some(650_056),
             Self::NeedAdminApproval => Some(90_094),
             Self::Conflict { .. }
+            | Self::KeysReplaced
             | Self::BadDuration { .. }
             | Self::Description(_)
             | Self::Store(_)
@@ -203,6 +207,7 @@ impl ConsentError {
             Self::SingleTenant { .. } | Self::PermissionMissing => ErrorId::InvalidOperation,
             Self::NeedAdminApproval => ErrorId::AccessDenied,
             Self::Conflict { .. } => ErrorId::ObjectAlreadyExists,
+            Self::KeysReplaced => ErrorId::KeyNotPinned,
             Self::Description(e) => e.error_id(),
             Self::Keys(e) => e.error_id(),
             Self::Store(_) => ErrorId::Unexpected,
@@ -224,6 +229,9 @@ impl ConsentError {
             Self::NeedAdminApproval => "Sign in with an account in Organization Management.",
             Self::Conflict { .. } => {
                 "Ask the partner by another channel which authority is its own, and for a link of that one; a new authority needs a newly registered application."
+            }
+            Self::KeysReplaced => {
+                "Ask the partner by another channel whether it replaced its keys. Only if it did: Remove-MgServicePrincipal, then open the link again."
             }
             Self::BadDuration { .. } => "Give fewer days.",
             Self::Description(e) => e.advice(),

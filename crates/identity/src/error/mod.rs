@@ -56,7 +56,11 @@ impl From<&TokenError> for Problem {
     /// With the AADSTS code in front, by which administrators look errors up.
     fn from(error: &TokenError) -> Self {
         let code = error.aadsts().map_or_else(String::new, |c| format!("AADSTS{c}: "));
-        Problem::new(error.error_id(), format!("{code}{}", with_causes(error)), error.advice())
+        Problem::new(
+            error.error_id(),
+            format!("{code}{}", with_causes(error)),
+            error.advice(),
+        )
     }
 }
 

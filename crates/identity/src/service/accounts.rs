@@ -29,6 +29,11 @@ impl From<PoolError> for SignInError {
     }
 }
 
+/// Longest wait because of failures for an account, whoever made them, seconds.
+const ACCOUNT_WAIT: i64 = 10;
+/// Longest wait because of failures from an address, seconds.
+const ADDRESS_WAIT: i64 = 300;
+
 impl Identity {
     /// Operator: makes a tenant with its signing keys and its first administrator, a member of Organization
     /// Management, and returns the one-time sign-in code (24 hours), to be shown once.
@@ -239,7 +244,12 @@ impl Identity {
         }
         let (account_key, address_key) = (account_key(tenant, name), format!("address {origin}"));
         let throttled = [account_key.as_str(), address_key.as_str()];
-        if let Some(seconds) = self.0.throttle.wait(&throttled, now) {
+        // By the account alone only a little: a stranger must not keep an administrator out.
+        let waits = [
+            (account_key.as_str(), ACCOUNT_WAIT),
+            (address_key.as_str(), ADDRESS_WAIT),
+        ];
+        if let Some(seconds) = self.0.throttle.wait(&waits, now) {
             return Err(SignInError::TryLater { seconds });
         }
         let account = self.0.store.read().await?.account_by_name(tenant, name).await?;

@@ -207,6 +207,8 @@ impl Suite<'_> {
         let again = self.create(&["a"]).await;
         assert_eq!(again.exists, 0, "a folder made again is empty");
         assert_ne!(again.uid_validity, first.uid_validity, "and has another UIDVALIDITY");
+        let alone = self.mailbox.uid_validity(&path(&["a"])).await;
+        assert_eq!(alone.expect("it is told"), again.uid_validity, "alone as in a listing");
     }
 
     pub(super) async fn missing_folders_are_errors(&self) {
@@ -219,6 +221,12 @@ impl Suite<'_> {
                 "{error}"
             );
         };
+        check(
+            self.mailbox
+                .uid_validity(&missing)
+                .await
+                .expect_err("a missing folder has none"),
+        );
         check(
             self.mailbox
                 .list(&missing, None)

@@ -147,6 +147,18 @@ impl Mailbox for MaildirMailbox {
         .await
     }
 
+    async fn uid_validity(&self, folder: &FolderPath) -> Result<u32, MailboxError> {
+        let folder = folder.clone();
+        self.blocking("reading a folder's UIDVALIDITY", move |inner| {
+            let folder = inner.folder(&folder)?;
+            match folder.read_uidlist()? {
+                Some(list) => Ok(list.uid_validity),
+                None => Ok(listing::settle(&folder, &inner.validities)?.list.uid_validity),
+            }
+        })
+        .await
+    }
+
     async fn read<'a>(
         &'a self,
         folder: &FolderPath,

@@ -22,7 +22,7 @@ use rehome_domain::{
     recipient::MailboxState,
 };
 use rehome_platform::Place;
-use rehome_replicate::Exception;
+use rehome_replicate::{Exception, Exporter, RootListing};
 use rehome_routing::ProbeError;
 use rehome_store::{OutboundMove, SourceAttemptRow, StoreError, Tx};
 use rehome_wire::digest::Digest;
@@ -317,7 +317,16 @@ impl Source {
         check_addresses(&mut tx, ctx, &facts, &offer.promise).await?;
         drop(tx);
         self.probe(ctx, &offer.promise.routing_address).await?;
-        self.check_root(ctx, &admitted, request, offer.root).await?;
+        // One at a time: a second Prepare of the attempt must not replace the listing that sweeps are measured against.
+        let Some(_alone) = self.inner.preparing.begin(asker.attempt) else {
+            return Err(ProxyError::again(
+                ErrorId::CommunicationErrorTransient,
+                "This attempt is being prepared.",
+                2,
+            ));
+        };
+        let (exporter, listing) = self.check_root(ctx, &admitted, request, offer.root).await?;
+        exporter.remember_root(listing).await.map_err(|e| export_error(&e))?;
         self.promise(ctx, &asker, request, &offer).await
     }
 
@@ -401,15 +410,15 @@ impl Source {
         admitted: &Admitted,
         request: &PrepareRequest,
         theirs: Digest,
-    ) -> Result<(), ProxyError> {
+    ) -> Result<(Exporter, RootListing), ProxyError> {
         let exceptions = exceptions_from(&request.exceptions)?;
         let exporter = self.exporter(ctx, admitted.recipient()?).await?;
-        let ours = exporter
-            .source_root(&exceptions, true)
+        let (ours, listing) = exporter
+            .source_root_unstored(&exceptions, true)
             .await
             .map_err(|e| export_error(&e))?;
         if ours.root == theirs {
-            Ok(())
+            Ok((exporter, listing))
         } else {
             tracing::warn!(correlation = %ctx.correlation, mailbox = %ctx.mailbox, %theirs, ours = %ours.root, "root mismatch");
             // A new final pass may find what changed; the number of locks a day bounds how often.

@@ -69,6 +69,7 @@ struct Inner {
     clock: Clock,
     settings: SourceSettings,
     exporters: exporters::Exporters,
+    preparing: exporters::Preparing,
 }
 
 /// One request of a mover. The access token was checked; `tenant` is the one that issued it.
@@ -164,6 +165,7 @@ impl Source {
                 clock,
                 settings,
                 exporters: exporters::Exporters::default(),
+                preparing: exporters::Preparing::default(),
             }),
         }
     }

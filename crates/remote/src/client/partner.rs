@@ -314,3 +314,56 @@ pub(super) fn transport_problem(id: ErrorId, error: &TransportError) -> (Problem
     };
     (Problem::new(id, super::chain(error), advice), retry)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn what_may_pass_is_tried_again_after_five_seconds() {
+        let server = || "source".to_owned();
+        let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
+        for (error, retry) in [
+            (
+                ConnectError::Unreachable {
+                    server: server(),
+                    source: reset(),
+                }
+                .into(),
+                Retry::After(5),
+            ),
+            (
+                ConnectError::Tls {
+                    server: server(),
+                    source: reset(),
+                }
+                .into(),
+                Retry::After(5),
+            ),
+            (
+                ConnectError::Timeout {
+                    server: server(),
+                    doing: "connecting",
+                    seconds: 10,
+                }
+                .into(),
+                Retry::After(5),
+            ),
+            (
+                TransportError::Timeout {
+                    server: server(),
+                    seconds: 60,
+                },
+                Retry::After(5),
+            ),
+            (
+                ConnectError::PrivateAddress { server: server() }.into(),
+                Retry::After(60),
+            ),
+        ] {
+            let (_, found) = transport_problem(ErrorId::CommunicationErrorTransient, &error);
+            assert_eq!(found, retry, "{error}");
+        }
+    }
+}

@@ -200,6 +200,9 @@ pub(crate) async fn token(
     }
 }
 
+/// An attempt and its key; nobody has proven who he is yet.
+const OUTCOME_LIMIT: usize = 4 * 1024;
+
 /// `POST /{tenant}/outcome`: what became of an attempt; asking changes nothing.
 pub(crate) async fn outcome(
     State(services): State<Services>,
@@ -212,7 +215,7 @@ pub(crate) async fn outcome(
         Ok(tenant) => tenant,
         Err(answer) => return answer,
     };
-    let body = match read_body(&headers, body, "application/json", JSON_LIMIT).await {
+    let body = match read_body(&headers, body, "application/json", OUTCOME_LIMIT).await {
         Ok(body) => body,
         Err(refusal) => return admin_body_error(refusal, correlation),
     };

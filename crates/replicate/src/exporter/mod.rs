@@ -159,6 +159,10 @@ pub struct SourceRoot {
     pub listing: Digest,
 }
 
+/// The listing behind a root, to be remembered with the promise that the root is part of.
+#[derive(Clone, Debug)]
+pub struct RootListing(Vec<(FolderPath, u32, UidSet)>);
+
 /// Serves one mailbox to one move. Clones share the notes; of one move there is one exporter (and its clones) at a time.
 #[derive(Clone)]
 pub struct Exporter {
@@ -218,7 +222,7 @@ impl Exporter {
     /// Body frames of 1 to 1,000 uids. The notes of what was served are durable before the end frame leaves.
     ///
     /// # Errors
-    /// [`ExportError::Items`], [`ExportError::Mailbox`].
+    /// [`ExportError::Items`], [`ExportError::ValidityChanged`], [`ExportError::Mailbox`]; no octet is sent then.
     pub async fn items(
         &self,
         folder: &FolderPath,
@@ -228,6 +232,7 @@ impl Exporter {
         if !(1..=frames::MAX_BODY_REQUEST_ITEMS).contains(&uids.len()) {
             return Err(ExportError::Items { count: uids.len() });
         }
+        self.inner.check_validity(folder, uid_validity).await?;
         let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
         let (inner, folder, uids) = (Arc::clone(&self.inner), folder.clone(), uids.clone());
         tokio::spawn(async move {
@@ -242,13 +247,27 @@ impl Exporter {
         Ok(stream(receiver))
     }
 
+    /// [`Self::source_root_unstored`], and remembers the listing at once.
+    ///
+    /// # Errors
+    /// As both.
+    pub async fn source_root(&self, exceptions: &[Exception], approved: bool) -> Result<SourceRoot, ExportError> {
+        let (root, listing) = self.source_root_unstored(exceptions, approved).await?;
+        self.remember_root(listing).await?;
+        Ok(root)
+    }
+
     /// The source's root, from its notes and a listing made now: without the leaves that the target skipped. Items that
-    /// were never served (so that no note is there) are read and noted. Remembers the listing for
-    /// [`Self::additions_since_root`].
+    /// were never served (so that no note is there) are read and noted. The listing that it comes with is remembered by
+    /// the caller, when the root becomes part of a promise.
     ///
     /// # Errors
     /// [`ExportError`]; of the exceptions [`ExportError::NotApproved`] and [`ExportError::ExceptionUnknown`].
-    pub async fn source_root(&self, exceptions: &[Exception], approved: bool) -> Result<SourceRoot, ExportError> {
+    pub async fn source_root_unstored(
+        &self,
+        exceptions: &[Exception],
+        approved: bool,
+    ) -> Result<(SourceRoot, RootListing), ExportError> {
         if !exceptions.is_empty() && !approved {
             return Err(ExportError::NotApproved {
                 count: exceptions.len(),
@@ -278,20 +297,29 @@ impl Exporter {
             listed.push((folder.path, uid_validity, uids));
         }
         excepted.finish()?;
-        self.inner
-            .with_notes(async |notes| notes.put_root(&listed).await)
-            .await?;
-        Ok(SourceRoot {
+        let root = SourceRoot {
             folders: root.folders(),
             items: root.items,
             octets: root.octets,
             skipped,
             listing: listing_digest.finish(),
             root: root.root(),
-        })
+        };
+        Ok((root, RootListing(listed)))
     }
 
-    /// What the mailbox holds now that was not in the listing behind the last root.
+    /// Remembers the listing behind a root, durably and in place of an earlier one: what is not in it is late for
+    /// [`Self::additions_since_root`] and [`Self::sweep_items`].
+    ///
+    /// # Errors
+    /// [`ExportError::Notes`]; then the earlier one stays.
+    pub async fn remember_root(&self, listing: RootListing) -> Result<(), ExportError> {
+        self.inner
+            .with_notes(async |notes| notes.put_root(&listing.0).await)
+            .await
+    }
+
+    /// What the mailbox holds now that was not in the listing remembered last.
     ///
     /// # Errors
     /// [`ExportError::NoRoot`], [`ExportError`] of listing.
@@ -318,7 +346,7 @@ impl Exporter {
         Ok(additions)
     }
 
-    /// Body frames of a sweep: like [`Self::items`], for items that were not in the listing behind the last root.
+    /// Body frames of a sweep: like [`Self::items`], for items that were not in the listing remembered last.
     ///
     /// # Errors
     /// [`ExportError::NoRoot`], [`ExportError::NotLate`], those of [`Self::items`].
@@ -334,6 +362,8 @@ impl Exporter {
         if uids.len() > frames::MAX_BODY_REQUEST_ITEMS {
             return Err(ExportError::Items { count: uids.len() });
         }
+        // Under another validity than the folder's nothing is known, and everything would look late.
+        self.inner.check_validity(folder, uid_validity).await?;
         let known = self.root_uids(folder, uid_validity).await?;
         if let Some(uid) = uids.iter().find(|uid| known.contains(*uid)) {
             return Err(ExportError::NotLate {
@@ -485,6 +515,19 @@ impl Inner {
         let result = work(&mut notes).await?;
         *held = Some(notes);
         Ok(result)
+    }
+
+    /// Refuses uids of another validity than the folder has now.
+    async fn check_validity(&self, folder: &FolderPath, asked: u32) -> Result<(), ExportError> {
+        let found = self.mailbox.uid_validity(folder).await.map_err(ExportError::Mailbox)?;
+        if found == asked {
+            return Ok(());
+        }
+        Err(ExportError::ValidityChanged {
+            folder: folder.clone(),
+            asked,
+            found,
+        })
     }
 
     /// The notes of one chunk, after reading what of `needed` has none.

@@ -120,21 +120,7 @@ impl Inner {
         let sent = self.send_items(folder, uids, sender, &mut served).await;
         // What was served is noted even where the reader went away in the middle: it may have used what it has.
         if !served.is_empty() {
-            let found = self
-                .mailbox
-                .list(folder, None)
-                .await
-                .map_err(ExportError::Mailbox)?
-                .status
-                .uid_validity;
-            if found != uid_validity {
-                let changed = ExportError::ValidityChanged {
-                    folder: folder.clone(),
-                    asked: uid_validity,
-                    found,
-                };
-                return Err(ServeError::Export(changed));
-            }
+            self.check_validity(folder, uid_validity).await?;
             self.with_notes(async |notes| notes.put(folder, uid_validity, &served).await)
                 .await?;
         }

@@ -5,11 +5,11 @@ use crate::{
     compare::{FolderPlan, compare_changes, compare_whole},
     error::PassError,
     ledger::CHUNK_SHIFT,
-    link::OctetStream,
+    link::{LinkError, OctetStream},
     report::ReportKind,
 };
 use futures_util::StreamExt;
-use rehome_mailbox::{Folder, FolderPath};
+use rehome_mailbox::{ErrorScope, Folder, FolderPath, Retry};
 use rehome_wire::{
     frames::{Frame, FrameDecoder, ListedItem, ListingCheck, ListingEvent, ListingHead, ListingKind},
     uid_set::UidSet,
@@ -23,6 +23,9 @@ const MAX_NAME: usize = 1_024;
 const MAX_DEPTH: usize = 200;
 /// Most folders of one mailbox.
 const MAX_FOLDERS: usize = 200_000;
+
+/// How a source says that a folder is not there.
+const NOT_FOUND: &str = "ManagementObjectNotFoundException";
 
 /// What a folder's listing says against the ledger.
 pub(super) struct Listed {
@@ -154,15 +157,41 @@ impl Work<'_> {
         fresh: bool,
     ) -> Result<ListingReader, PassError> {
         self.guard()?;
-        let stream = self
-            .source
-            .listing(folder, token, fresh)
-            .await
-            .map_err(PassError::Source)?;
-        Ok(ListingReader {
-            frames: FrameReader::new(stream),
-            check: ListingCheck::new(),
-            folder: folder.clone(),
+        match self.source.listing(folder, token, fresh).await {
+            Ok(stream) => Ok(ListingReader {
+                frames: FrameReader::new(stream),
+                check: ListingCheck::new(),
+                folder: folder.clone(),
+            }),
+            Err(error) => Err(self.source_error(folder, error).await),
+        }
+    }
+
+    /// An error of the source about a folder that it listed. One that it does not find may have been removed since: where
+    /// its new list says so too, the next pass begins at once, with that list; else the two may agree later.
+    pub(super) async fn source_error(&self, folder: &FolderPath, error: LinkError) -> PassError {
+        let missing = error.scope <= ErrorScope::Folder && error.retry == Retry::Never && error.id == NOT_FOUND;
+        if !missing {
+            return PassError::Source(error);
+        }
+        let retry = if self.live {
+            // A closed mailbox lists late items alone.
+            Retry::After(60)
+        } else {
+            if let Err(stop) = self.guard() {
+                return stop;
+            }
+            match self.source.folders().await {
+                Ok(folders) if folders.iter().any(|listed| listed.path == *folder) => Retry::After(60),
+                Ok(_) => Retry::Now,
+                Err(error) => return PassError::Source(error),
+            }
+        };
+        PassError::Source(LinkError {
+            id: "CommunicationErrorTransientException".to_owned(),
+            message: format!("folder {folder} went away while it was copied: {}", error.message),
+            scope: ErrorScope::Folder,
+            retry,
         })
     }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rehome_mailbox::{ErrorScope, Folder, FolderIdentity, FolderStatus, NewFolder, Retry};
-use rehome_wire::uid_set::UidSet;
+use rehome_wire::{frames::MAX_BODY_REQUEST_ITEMS, uid_set::UidSet};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most items that copies on the target are made from in one pass.
@@ -415,17 +415,19 @@ impl Work<'_> {
         if still_listed.is_empty() {
             return Ok(());
         }
-        let twice = self.pull_all(folder, &still_listed).await?;
-        let mut reports = Vec::new();
-        for uid in twice {
-            let reason = "the source lists it, but says that it is gone".to_owned();
-            let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
-            reports.push(ReportItem {
-                side: Side::Source,
-                ..item
-            });
+        for part in still_listed.chunks(MAX_BODY_REQUEST_ITEMS) {
+            let mut reports = Vec::new();
+            for uid in self.pull_all(folder, part).await? {
+                let reason = "the source lists it, but says that it is gone".to_owned();
+                let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
+                reports.push(ReportItem {
+                    side: Side::Source,
+                    ..item
+                });
+            }
+            self.report_now(folder.number, reports).await?;
         }
-        self.report_now(folder.number, reports).await
+        Ok(())
     }
 
     async fn flags_and_dates(&mut self, source: &Folder, job: &Job) -> Result<(), PassError> {

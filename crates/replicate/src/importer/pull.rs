@@ -24,12 +24,17 @@ use tokio::io::AsyncWriteExt;
 
 /// Octets, by the source's hints, that one request asks for; one larger item alone is allowed.
 const REQUEST_OCTETS: u64 = 32 * 1024 * 1024;
+/// Octets of one answer after which nothing more of it is read: hints may lie, but in canonical form an item is at most
+/// twice as long as stored.
+const ANSWER_OCTETS: u64 = 2 * REQUEST_OCTETS;
+/// Octets that one move may have in the spool folder: what one answer brought, and one item on its way.
+const SPOOL_BUDGET: u64 = 4 * 1024 * 1024 * 1024;
 /// What an item without a hint is taken for.
 const UNKNOWN_LENGTH: u64 = 64 * 1024;
 /// Larger items go through the spool folder.
 const MEMORY_ITEM: usize = 1024 * 1024;
 /// No larger item is taken at all.
-const MAX_ITEM: u64 = 4 * 1024 * 1024 * 1024;
+const MAX_ITEM: u64 = SPOOL_BUDGET - ANSWER_OCTETS;
 /// Octets of an item in which its subject is looked for.
 const SUBJECT_WITHIN: usize = 64 * 1024;
 /// Years 0 to 9999: what every platform can write as a date.
@@ -75,6 +80,8 @@ struct Pulled {
     /// Items whose octets did not match length or digest.
     spoilt: Vec<(u32, String)>,
     broken: Option<Broken>,
+    /// Uids that are asked for in another request, because this one brought enough.
+    rest: Vec<u32>,
 }
 
 /// A stream that stopped in the middle.
@@ -93,6 +100,18 @@ struct AtWork {
     answered: UidSet,
     batch: Batch,
     current: Option<Incoming>,
+    /// Octets of bodies that came.
+    octets: u64,
+    /// An item that does not end was given up; nothing behind it can be reached.
+    given_up: bool,
+}
+
+impl AtWork {
+    /// Whether nothing more of the stream is read.
+    fn is_enough(&self, asked: &UidSet) -> bool {
+        let full = self.octets > ANSWER_OCTETS && self.current.is_none();
+        self.given_up || (full && self.answered.len() < asked.len())
+    }
 }
 
 /// What a stream of bodies gives next.
@@ -188,12 +207,18 @@ impl Work<'_> {
                 again.push(uid);
             }
             requests.push(again);
+            requests.push(pulled.rest);
             let Some(Broken { at, unanswered, error }) = pulled.broken else {
                 continue;
             };
             // The connection may have been cut, or the item cannot be read: asked for alone, it tells.
             match at {
-                None => return Err(error),
+                None => {
+                    return Err(match error {
+                        PassError::Source(error) => self.source_error(&folder.source_path, error).await,
+                        error => error,
+                    });
+                }
                 Some(uid) if broken_at == Some(uid) && uids.len() == 1 => {
                     let reason = format!("the source broke off in the middle of the item, twice: {error}");
                     let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
@@ -225,7 +250,11 @@ impl Work<'_> {
             .source
             .items(&folder.source_path, folder.source_validity, &asked)
             .await;
-        let mut frames = FrameReader::new(stream.map_err(PassError::Source)?);
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => return Err(self.source_error(&folder.source_path, error).await),
+        };
+        let mut frames = FrameReader::new(stream);
         let mut check = BodyStreamCheck::new(asked.clone());
         let mut at_work = AtWork::default();
         let ended = loop {
@@ -244,6 +273,11 @@ impl Work<'_> {
                 Next::Broken(error) => break Err(error),
                 Next::Worthless(error) => break Ok(Err(error)),
             }
+            if at_work.is_enough(&asked) {
+                let unanswered = asked.iter().filter(|uid| !at_work.answered.contains(*uid));
+                at_work.pulled.rest = unanswered.collect();
+                break Ok(Ok(()));
+            }
             if at_work.batch.is_full(self.memory_limit()) {
                 self.apply_batch(folder, std::mem::take(&mut at_work.batch)).await?;
             }
@@ -253,6 +287,7 @@ impl Work<'_> {
             answered,
             batch,
             current,
+            ..
         } = at_work;
         self.apply_batch(folder, batch).await?;
         match ended {
@@ -270,11 +305,7 @@ impl Work<'_> {
     ) -> Result<(), PassError> {
         match event {
             BodyEvent::ItemStart(header) => at_work.current = Some(self.begin(header)),
-            BodyEvent::Octets(octets) => {
-                if let Some(item) = &mut at_work.current {
-                    self.take_octets(item, &octets).await?;
-                }
-            }
+            BodyEvent::Octets(octets) => self.take_part(folder, at_work, &octets).await?,
             BodyEvent::ItemDone {
                 uid,
                 length,
@@ -321,6 +352,29 @@ impl Work<'_> {
             }
             BodyEvent::End { .. } => {}
         }
+        Ok(())
+    }
+
+    /// Octets of the item on its way. One that goes on beyond everything that is taken is given up at once.
+    async fn take_part(&mut self, folder: &FolderWork, at_work: &mut AtWork, octets: &Bytes) -> Result<(), PassError> {
+        at_work.octets += octets.len() as u64;
+        let Some(item) = &mut at_work.current else {
+            return Ok(());
+        };
+        self.take_octets(item, octets).await?;
+        if item.length <= MAX_ITEM {
+            return Ok(());
+        }
+        let (uid, reason) = (item.header.uid, too_large(MAX_ITEM));
+        let reported = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
+        at_work.batch.reports.push(ReportItem {
+            received: Some(item.header.received),
+            subject: item.subject.take(),
+            ..reported
+        });
+        at_work.answered.insert(uid);
+        at_work.current = None;
+        at_work.given_up = true;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::{
     reading::{ReadOutcome, read_digests},
     report::ReportItem,
 };
-use rehome_mailbox::{ItemMeta, Listing};
+use rehome_mailbox::{ErrorScope, ItemMeta, Listing, MailboxError, Retry};
 use rehome_wire::{digest::Digest, flags::Flags, uid_set::UidSet};
 use std::collections::BTreeMap;
 
@@ -65,9 +65,11 @@ impl Work<'_> {
     /// Closes what an interrupted pass left open. Costs the target nothing when nothing was.
     pub(super) async fn recover(&mut self) -> Result<(), PassError> {
         self.clear_spool().await?;
-        let removing: Vec<u32> = self.in_state(FolderState::Removing);
-        for number in removing {
-            self.remove_target_folder(number).await?;
+        // A live mailbox's folders are its user's.
+        if !self.live {
+            for number in self.in_state(FolderState::Removing) {
+                self.remove_target_folder(number).await?;
+            }
         }
         for number in self.ledger.folders_with_intents().await? {
             if !self.ledger.folders().contains_key(&number) {
@@ -94,13 +96,18 @@ impl Work<'_> {
         let entry = self.ledger.folder(number)?.clone();
         let path = entry.target_path;
         self.guard()?;
-        let listing = self.target.list(&path, None).await.map_err(PassError::Target)?;
+        let listing = match self.target.list(&path, None).await {
+            Ok(listing) => Some(listing),
+            // Its user removed it: nothing of the intent is there.
+            Err(error) if self.live && is_missing(&error) => None,
+            Err(error) => return Err(PassError::Target(error)),
+        };
         let mut map = self.ledger.map(number).await?;
         let mut edits = RecordEdits::new();
         let mut report = ReportEdits::default();
         let mut flags: Vec<(u32, Flags)> = Vec::new();
         // In another folder of this name nothing can be of this intent.
-        if listing.status.uid_validity == window.target_validity {
+        if let Some(listing) = listing.filter(|listing| listing.status.uid_validity == window.target_validity) {
             let candidates = self.candidates(number, window, &listing).await?;
             for (at, uid) in match_window(window, &candidates) {
                 let item = &window.items[at];
@@ -108,7 +115,8 @@ impl Work<'_> {
                     .items
                     .binary_search_by_key(&uid, |meta| meta.uid)
                     .map(|at| &listing.items[at]);
-                if meta.is_ok_and(|meta| meta.flags != item.flags) {
+                // In a live mailbox they are the user's by now.
+                if !self.live && meta.is_ok_and(|meta| meta.flags != item.flags) {
                     flags.push((uid, item.flags.clone()));
                 }
                 map.insert(item.uid, uid);
@@ -288,6 +296,11 @@ impl Work<'_> {
         changes.extend(self.ledger.folder_changes(numbers.iter().copied()));
         changes.write(&self.ledger, step).await
     }
+}
+
+/// Whether a folder of the target is not there.
+pub(super) fn is_missing(error: &MailboxError) -> bool {
+    error.scope <= ErrorScope::Folder && error.retry == Retry::Never
 }
 
 /// The uids of a target's listing that no map has.

@@ -1,36 +1,73 @@
 //! A late sweep: items that came to the source after its root was made are appended, and nothing else is touched.
 
-use super::{SweepOutcome, Work, changes::Changes, pass::new_entry};
-use crate::{compare::Addition, error::PassError, ledger::FolderState, link::SweepFolder, report::ReportKind};
-use rehome_wire::uid_set::UidSet;
+use super::{SweepOutcome, Work, changes::Changes, pass::new_entry, recover::is_missing};
+use crate::{
+    compare::Addition,
+    error::PassError,
+    ledger::FolderState,
+    link::{LinkError, SweepFolder},
+    report::ReportKind,
+};
+use rehome_mailbox::{ErrorScope, MailboxError, Retry};
+use rehome_wire::{frames::MAX_BODY_REQUEST_ITEMS, uid_set::UidSet};
+
+/// Most items that may be late, of all folders together.
+const MAX_LATE: u64 = 1_000_000;
 
 impl Work<'_> {
     pub(super) async fn run_sweep(&mut self, additions: &[SweepFolder]) -> Result<SweepOutcome, PassError> {
+        let late: u64 = additions.iter().map(|addition| addition.uids.len() as u64).sum();
+        if late > MAX_LATE {
+            return Err(PassError::Source(LinkError {
+                id: "UnexpectedException".to_owned(),
+                message: format!("the source names {late} late items, {MAX_LATE} are the most"),
+                scope: ErrorScope::Mailbox,
+                retry: Retry::Never,
+            }));
+        }
         self.recover().await?;
         let mut skipped = 0;
         for SweepFolder { folder, uids } in additions {
             let Some(status) = folder.status else { continue };
             let number = self.sweep_folder(folder, status.uid_validity).await?;
-            let map = self.ledger.map(number).await?;
-            let late: Vec<Addition> = uids
-                .iter()
-                .filter(|uid| map.get(*uid).is_none())
-                .map(|uid| Addition { uid, length_hint: None })
-                .collect();
-            if !late.is_empty() {
-                let mut work = self.folder_work(number).await?;
-                let gone = self.pull_all(&mut work, &late).await?;
-                if !gone.is_empty() {
-                    self.check_gone(&mut work, &gone).await?;
-                }
-                self.note_uid_next(&work);
-            }
+            self.sweep_items(number, uids).await.map_err(|error| match error {
+                // The user removed it between two commands. The next sweep makes it again.
+                PassError::Target(error) if is_missing(&error) => PassError::Target(MailboxError {
+                    retry: Retry::After(60),
+                    ..error
+                }),
+                error => error,
+            })?;
             skipped += self.skipped_of(number, uids).await?;
         }
         Ok(SweepOutcome {
             appended: self.outcome.items_appended,
             skipped,
         })
+    }
+
+    /// Brings the late items of one folder, a request's worth at a time.
+    async fn sweep_items(&mut self, number: u32, uids: &UidSet) -> Result<(), PassError> {
+        let map = self.ledger.map(number).await?;
+        let mut late = uids.iter().filter(|uid| map.get(*uid).is_none()).peekable();
+        if late.peek().is_none() {
+            return Ok(());
+        }
+        let mut work = self.folder_work(number).await?;
+        let mut gone = Vec::new();
+        while late.peek().is_some() {
+            let part: Vec<Addition> = late
+                .by_ref()
+                .take(MAX_BODY_REQUEST_ITEMS)
+                .map(|uid| Addition { uid, length_hint: None })
+                .collect();
+            gone.extend(self.pull_all(&mut work, &part).await?);
+        }
+        if !gone.is_empty() {
+            self.check_gone(&mut work, &gone).await?;
+        }
+        self.note_uid_next(&work);
+        Ok(())
     }
 
     async fn skipped_of(&self, number: u32, uids: &UidSet) -> Result<u64, PassError> {

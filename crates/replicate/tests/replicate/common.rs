@@ -145,7 +145,11 @@ pub struct DirectLink {
     pub tamper: Mutex<Option<Tamper>>,
     /// A listing that only connections that are not fresh see.
     pub hidden: Mutex<Vec<FolderPath>>,
+    /// Told of every request before it is answered.
+    pub watcher: Mutex<Option<Watcher>>,
 }
+
+pub type Watcher = Box<dyn Fn(&str) + Send + Sync>;
 
 impl DirectLink {
     pub fn new(exporter: Exporter) -> Self {
@@ -156,10 +160,14 @@ impl DirectLink {
             sweeping: AtomicBool::new(false),
             tamper: Mutex::default(),
             hidden: Mutex::default(),
+            watcher: Mutex::default(),
         }
     }
 
     fn note(&self, request: String) -> Result<(), LinkError> {
+        if let Some(watcher) = &*self.watcher.lock().unwrap() {
+            watcher(&request);
+        }
         self.requests.lock().unwrap().push(request);
         if self.fuse.breaks() { Err(cut()) } else { Ok(()) }
     }

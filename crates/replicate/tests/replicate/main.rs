@@ -6,3 +6,4 @@ mod common;
 mod hostile;
 mod interruption;
 mod moves;
+mod races;
