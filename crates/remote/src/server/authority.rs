@@ -1,7 +1,7 @@
 //! The tenants' identity authority: discovery, keys, tokens, application descriptions, outcomes, sign-in.
 
 use super::answer::{admin_body_error, admin_error, unknown_tenant};
-use super::request::{BodyRefusal, Correlation, FORM_LIMIT, JSON_LIMIT, Peer, json, read_body};
+use super::request::{BodyRefusal, Correlation, FORM_LIMIT, Peer, json, read_body};
 use super::{Services, store_failed};
 use axum::body::Body;
 use axum::extract::{Path, State};
