@@ -1,0 +1,626 @@
+//! The cutover at the target: one attempt, stored before Lock is sent, with one outcome for ever.
+
+use super::{
+    mover::{Trouble, Turn, guid_changed},
+    partner::{Connected, MailboxRef, PartnerError, SourceProxy},
+    worker::AbortOnDrop,
+};
+use crate::protocol::{ExceptionBody, PrepareRequest};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rehome_domain::{
+    conversion::{Place as NewPlace, mail_user_to_mailbox, with_mailbox_state},
+    cutover::{Outcome, TargetEvent, TargetPhase, target_next},
+    error_id::{ErrorId, Problem},
+    id::{AttemptId, CorrelationId},
+    moves::UserEvent,
+    recipient::{MailboxState, Recipient, RecipientKind},
+};
+use rehome_mailbox::Retry;
+use rehome_platform::{Place, Platforms};
+use rehome_replicate::{Importer, PassKind, ReportKind, TargetRoot};
+use rehome_store::{AuditEntry, TargetAttempt};
+use std::{sync::Arc, time::Duration};
+
+/// The lease is renewed when this share of it is left.
+const RENEW_DIVISOR: u32 = 3;
+
+fn illegal(error: &rehome_domain::cutover::IllegalTargetEvent) -> Trouble {
+    Trouble::of(
+        Problem::new(ErrorId::Unexpected, format!("{error}."), ""),
+        Retry::After(60),
+    )
+}
+
+impl Turn {
+    /// Takes the cutover to its end, or undoes it and says why.
+    pub(super) async fn complete(&mut self) -> Result<(), Trouble> {
+        let mut tx = self.target.inner.store.read().await?;
+        let newest = tx.attempt_newest(self.user.tenant, self.user.id).await?;
+        drop(tx);
+        match newest {
+            Some(attempt) if attempt.phase.outcome() == Outcome::Decided => {
+                // Shown whether or not the source can be reached: from the decision on, mail belongs here.
+                self.show(&attempt).await?;
+                let (connected, mailbox) = self.connect().await?;
+                self.finish(&connected, mailbox, attempt).await
+            }
+            Some(attempt) if attempt.phase == TargetPhase::Closing => match self.connect().await {
+                Ok((connected, mailbox)) => self.resume_closing(&connected, mailbox, attempt).await,
+                Err(Trouble::Problems {
+                    problems,
+                    retry: Retry::Never,
+                    correlation,
+                }) => {
+                    // Without an administrator the source stays out of reach, and its mailbox closed: it learns of the
+                    // abort from our outcome address.
+                    self.record_abort(attempt).await?;
+                    Err(Trouble::Problems {
+                        problems,
+                        retry: Retry::Never,
+                        correlation,
+                    })
+                }
+                Err(trouble) => Err(trouble),
+            },
+            Some(_) | None => {
+                let (connected, mailbox) = self.connect().await?;
+                self.attempt(&connected, mailbox).await
+            }
+        }
+    }
+
+    /// A new attempt, from the pass before the lock to the end.
+    async fn attempt(&mut self, connected: &Connected, mailbox: MailboxRef) -> Result<(), Trouble> {
+        if let Err(trouble) = self.before_lock(connected, mailbox).await {
+            if matches!(
+                trouble,
+                Trouble::Problems {
+                    retry: Retry::Now | Retry::After(_),
+                    ..
+                }
+            ) {
+                self.event(UserEvent::CompletionDeferred)?;
+            }
+            return Err(trouble);
+        }
+        let attempt = self.begin().await?;
+        let requests_before = connected.proxy.traffic().requests;
+        let outcome = self.close(connected, mailbox, attempt.clone()).await;
+        self.user.figures.lock_round_trips = connected.proxy.traffic().requests - requests_before;
+        self.settle(connected, mailbox, attempt, outcome).await
+    }
+
+    /// Outside the lock: the gate, whatever changed since the last sync (so that little is left for the final pass), approvals.
+    async fn before_lock(&mut self, connected: &Connected, mailbox: MailboxRef) -> Result<(), Trouble> {
+        self.open_source(connected, mailbox).await?;
+        let staging = self.staging().await?;
+        let importer = self
+            .pass(connected.proxy.link(mailbox), staging, PassKind::Incremental)
+            .await?;
+        self.check_approvals(&importer).await
+    }
+
+    /// An attempt found Closing after a restart: the source says how far it got.
+    async fn resume_closing(
+        &mut self,
+        connected: &Connected,
+        mailbox: MailboxRef,
+        attempt: TargetAttempt,
+    ) -> Result<(), Trouble> {
+        let status = match connected.proxy.status(mailbox, attempt.id).await {
+            Ok(answer) => answer.phase,
+            Err(error) if error.retry == Retry::Never => "unknown".to_owned(),
+            Err(error) => return Err(error.into()),
+        };
+        let outcome = match status.as_str() {
+            // Prepared at the source: its promise holds the root that we stored before we sent it. Committed can only be
+            // where our own state was set back: nobody but us may have the mailbox then.
+            "prepared" | "committed" if attempt.root.is_some() => Ok(attempt.clone()),
+            "locked" => self.close(connected, mailbox, attempt.clone()).await,
+            _ => Err(Trouble::of(
+                Problem::new(
+                    ErrorId::LeaseLapsed,
+                    "The cutover was interrupted and its lock has ended at the source; nothing was decided.",
+                    "",
+                ),
+                Retry::Now,
+            )),
+        };
+        self.settle(connected, mailbox, attempt, outcome).await
+    }
+
+    /// Decides when the source has promised, else records the abort before it is sent.
+    async fn settle(
+        &mut self,
+        connected: &Connected,
+        mailbox: MailboxRef,
+        attempt: TargetAttempt,
+        outcome: Result<TargetAttempt, Trouble>,
+    ) -> Result<(), Trouble> {
+        match outcome {
+            Ok(prepared) => match self.decide(prepared).await {
+                Ok(decided) => self.finish(connected, mailbox, decided).await,
+                Err(Trouble::Problems {
+                    problems,
+                    retry,
+                    correlation,
+                }) => {
+                    self.abort(connected, mailbox, attempt).await?;
+                    Err(Trouble::Problems {
+                        problems,
+                        retry,
+                        correlation,
+                    })
+                }
+                Err(trouble) => Err(trouble),
+            },
+            Err(trouble) => {
+                self.abort(connected, mailbox, attempt).await?;
+                match trouble {
+                    // Fails as a completion; a fresh start begins a new attempt.
+                    Trouble::Problems {
+                        retry: Retry::Never, ..
+                    }
+                    | Trouble::Store(_) => Err(trouble),
+                    Trouble::Problems {
+                        retry: Retry::Now | Retry::After(_),
+                        ..
+                    } => {
+                        self.event(UserEvent::CompletionDeferred)?;
+                        Err(trouble)
+                    }
+                    Trouble::Rest => {
+                        self.event(UserEvent::CompletionDeferred)?;
+                        self.user.next_run = self.now();
+                        self.save("target.deferred").await?;
+                        Err(Trouble::Rest)
+                    }
+                }
+            }
+        }
+    }
+
+    async fn staging(&self) -> Result<Arc<dyn rehome_mailbox::Mailbox>, Trouble> {
+        let platforms = &self.target.inner.platforms;
+        let platform = platforms.default_platform()?.to_owned();
+        Ok(platforms.staging(&platform, self.user.id).await?)
+    }
+
+    /// Items that the target does not hold as the source does wait for approval; looked at before the lock, and again under it.
+    async fn check_approvals(&self, importer: &Importer) -> Result<(), Trouble> {
+        let until = self.user.skipped_approved_until.max(self.batch.skipped_approved_until);
+        let report = importer.report().await?;
+        let open: Vec<_> = report
+            .items
+            .iter()
+            .filter(|item| is_exception(item.kind) && until.is_none_or(|t| item.found > t.as_second()))
+            .collect();
+        let Some(first) = open.first() else { return Ok(()) };
+        Err(Trouble::of(
+            Problem::new(
+                ErrorId::SkippedItemsNotApproved,
+                format!(
+                    "{} items are not in the target as they are in the source; the first is uid {} of folder {}: {}.",
+                    open.len(),
+                    first.uid,
+                    first.folder.join("/"),
+                    first.reason
+                ),
+                format!(
+                    "Look at Get-MigrationUserStatistics {} -IncludeSkippedItems, then Set-MigrationUser {0} -ApproveSkippedItems.",
+                    self.user.email_address
+                ),
+            ),
+            Retry::After(60),
+        ))
+    }
+
+    /// Stores a new attempt, before Lock is sent.
+    async fn begin(&self) -> Result<TargetAttempt, Trouble> {
+        let mut key = vec![0u8; 32];
+        let mut id = [0u8; 16];
+        for bytes in [&mut key[..], &mut id[..]] {
+            aws_lc_rs::rand::fill(bytes).map_err(|_| {
+                Trouble::of(
+                    Problem::new(ErrorId::Unexpected, "The system gives no random numbers.", ""),
+                    Retry::After(60),
+                )
+            })?;
+        }
+        let id = AttemptId::from_u128(u128::from_be_bytes(id));
+        let mut tx = self.target.inner.store.write().await?;
+        tx.move_check_fence(self.user.tenant, self.user.id, self.user.fence)
+            .await?;
+        let newest = tx.attempt_newest(self.user.tenant, self.user.id).await?;
+        let phase = target_next(newest.map(|a| (a.id, a.phase)), id, TargetEvent::Begin).map_err(|e| illegal(&e))?;
+        let attempt = TargetAttempt {
+            id,
+            tenant: self.user.tenant,
+            move_id: self.user.id,
+            phase,
+            fence: self.user.fence,
+            begun: self.now(),
+            root: None,
+            exceptions: None,
+            routing_address: None,
+            legacy_exchange_dn: None,
+            outcome_key: key,
+            decided: None,
+            done: None,
+            lock_milliseconds: None,
+            platform: None,
+            location: None,
+        };
+        tx.attempt_insert(&attempt).await?;
+        tx.audit_append(self.user.tenant, &self.entry("Begin cutover", &attempt))
+            .await?;
+        tx.commit("target.begin").await?;
+        Ok(attempt)
+    }
+
+    /// Lock, final pass, verification, Prepare. `Ok` means that the source has promised.
+    async fn close(
+        &mut self,
+        connected: &Connected,
+        mailbox: MailboxRef,
+        attempt: TargetAttempt,
+    ) -> Result<TargetAttempt, Trouble> {
+        let granted = connected
+            .proxy
+            .lock(mailbox, attempt.id)
+            .await
+            .map_err(attempt_trouble)?;
+        let _renewing = AbortOnDrop(tokio::spawn(keep_lock(
+            Arc::clone(&connected.proxy),
+            mailbox,
+            attempt.id,
+            granted.lease_milliseconds,
+        )));
+        self.close_locked(connected, mailbox, attempt).await
+    }
+
+    async fn close_locked(
+        &mut self,
+        connected: &Connected,
+        mailbox: MailboxRef,
+        attempt: TargetAttempt,
+    ) -> Result<TargetAttempt, Trouble> {
+        let staging = self.staging().await?;
+        let importer = self
+            .pass(connected.proxy.link(mailbox), staging, PassKind::Final)
+            .await?;
+        self.check_approvals(&importer).await?;
+        let root = importer.target_root().await?;
+        // Flags and dates are compared only now; what differs in them waits for approval as well.
+        self.check_approvals(&importer).await?;
+        let recipient = self.recipient().await?;
+        let (attempt, request) = self.store_prepare(attempt, &recipient, &root).await?;
+        match connected.proxy.prepare(mailbox, &request).await {
+            Ok(_) => Ok(attempt),
+            Err(error) if error.retry == Retry::Never => Err(attempt_trouble(error)),
+            // The answer may have been lost: the source says whether it has promised.
+            Err(error) => match connected.proxy.status(mailbox, attempt.id).await {
+                Ok(status) if status.phase == "prepared" => Ok(attempt),
+                Ok(_) | Err(_) => Err(prepare_trouble(error)),
+            },
+        }
+    }
+
+    /// Stores what Prepare will say, before it is sent, so that a restart knows it.
+    async fn store_prepare(
+        &self,
+        mut attempt: TargetAttempt,
+        recipient: &Recipient,
+        root: &TargetRoot,
+    ) -> Result<(TargetAttempt, PrepareRequest), Trouble> {
+        let domain = &self.batch.target_delivery_domain;
+        let routing_address = recipient.address_in(domain).ok_or_else(|| {
+            Trouble::of(
+                Problem::new(
+                    ErrorId::TargetDeliveryDomainMismatchPermanent,
+                    format!(
+                        "The target mailbox '{}' doesn't have an SMTP proxy matching '{domain}'.",
+                        recipient.name
+                    ),
+                    format!(
+                        "Set-MailUser '{}' -EmailAddresses '@{{Add=\"smtp:{}@{domain}\"}}'",
+                        recipient.name, recipient.alias
+                    ),
+                ),
+                Retry::Never,
+            )
+        })?;
+        let exceptions: Vec<ExceptionBody> = root
+            .exceptions
+            .iter()
+            .map(|e| ExceptionBody {
+                approved: true,
+                ..e.into()
+            })
+            .collect();
+        attempt.root = Some(root.root.0);
+        attempt.exceptions = Some(serde_json::json!(exceptions).to_string());
+        attempt.routing_address = Some(routing_address.to_string());
+        attempt.legacy_exchange_dn = Some(recipient.legacy_exchange_dn.to_string());
+        let mut tx = self.target.inner.store.write().await?;
+        tx.move_check_fence(self.user.tenant, self.user.id, self.user.fence)
+            .await?;
+        tx.attempt_update(&attempt, TargetPhase::Closing).await?;
+        tx.commit("target.prepare").await?;
+        let request = PrepareRequest {
+            attempt: attempt.id.to_string(),
+            root: root.root.to_string(),
+            exceptions,
+            read_back: self.target.inner.settings.read_back,
+            routing_address: routing_address.to_string(),
+            legacy_exchange_dn: recipient.legacy_exchange_dn.to_string(),
+            outcome_key: STANDARD.encode(&attempt.outcome_key),
+        };
+        Ok((attempt, request))
+    }
+
+    /// The commit point: mail user becomes mailbox and the decision is recorded, in one transaction, conditional on
+    /// Closing of this attempt and on the fencing number.
+    async fn decide(&self, mut attempt: TargetAttempt) -> Result<TargetAttempt, Trouble> {
+        let inner = &self.target.inner;
+        let now = self.now();
+        let exchange_guid = self.exchange_guid()?;
+        let mut tx = inner.store.write().await?;
+        tx.move_check_fence(self.user.tenant, self.user.id, self.user.fence)
+            .await?;
+        let newest = tx.attempt_newest(self.user.tenant, self.user.id).await?;
+        let phase =
+            target_next(newest.map(|a| (a.id, a.phase)), attempt.id, TargetEvent::Decide).map_err(|e| illegal(&e))?;
+        let recipient = match self.user.recipient {
+            Some(id) => tx.recipient_get(self.user.tenant, id).await?,
+            None => None,
+        };
+        let mail_user = recipient
+            .filter(|r| matches!(r.kind, RecipientKind::MailUser(_)))
+            .ok_or_else(|| {
+                Trouble::of(
+                    Problem::new(
+                        ErrorId::MigrationPermanent,
+                        "The mail user was changed or removed during the cutover.",
+                        "",
+                    ),
+                    Retry::After(60),
+                )
+            })?;
+        if mail_user.exchange_guid() != Some(exchange_guid) {
+            return Err(guid_changed(&self.user.email_address));
+        }
+        let platform = inner.platforms.default_platform()?.to_owned();
+        let location = Platforms::new_location(self.user.tenant, &mail_user.alias, exchange_guid);
+        let place = NewPlace {
+            platform: platform.clone(),
+            location: location.clone(),
+            max_receive_size: inner.settings.max_receive_size,
+        };
+        tx.recipient_update(
+            self.user.tenant,
+            &mail_user_to_mailbox(&mail_user, exchange_guid, place, now),
+        )
+        .await?;
+        attempt.phase = phase;
+        attempt.fence = self.user.fence;
+        attempt.decided = Some(now);
+        attempt.platform = Some(platform);
+        attempt.location = Some(location);
+        tx.attempt_update(&attempt, TargetPhase::Closing).await?;
+        tx.audit_append(self.user.tenant, &self.entry("Decide cutover", &attempt))
+            .await?;
+        tx.commit("target.decide").await?;
+        Ok(attempt)
+    }
+
+    /// Gives an undecided attempt up: recorded first, then told. A source that is not reached asks by itself.
+    async fn abort(&self, connected: &Connected, mailbox: MailboxRef, attempt: TargetAttempt) -> Result<(), Trouble> {
+        let id = attempt.id;
+        self.record_abort(attempt).await?;
+        if let Err(error) = connected.proxy.abort(mailbox, id).await {
+            tracing::warn!(%error, attempt = %id, "the source was not told of the abort; its lease ends, or it asks for the outcome");
+        }
+        Ok(())
+    }
+
+    async fn record_abort(&self, attempt: TargetAttempt) -> Result<(), Trouble> {
+        let mut tx = self.target.inner.store.write().await?;
+        tx.move_check_fence(self.user.tenant, self.user.id, self.user.fence)
+            .await?;
+        let newest = tx.attempt_newest(self.user.tenant, self.user.id).await?;
+        let phase = target_next(newest.as_ref().map(|a| (a.id, a.phase)), attempt.id, TargetEvent::Abort)
+            .map_err(|e| illegal(&e))?;
+        // As stored: it may hold the root and addresses that Prepare was sent with.
+        let mut aborted = newest.unwrap_or(attempt);
+        aborted.phase = phase;
+        aborted.decided = Some(self.now());
+        tx.attempt_update(&aborted, TargetPhase::Closing).await?;
+        tx.audit_append(self.user.tenant, &self.entry("Abort cutover", &aborted))
+            .await?;
+        tx.commit("target.abort").await?;
+        Ok(())
+    }
+
+    /// After the decision: commit at the source, show the new mailbox, look once for late items. All of it is repeated until it worked.
+    async fn finish(
+        &mut self,
+        connected: &Connected,
+        mailbox: MailboxRef,
+        attempt: TargetAttempt,
+    ) -> Result<(), Trouble> {
+        let requests_before = connected.proxy.traffic().requests;
+        let (shown, committed) = tokio::join!(self.show(&attempt), self.commit(connected, mailbox, attempt.clone()));
+        let place = shown?;
+        let done = committed?;
+        self.user.figures.lock_round_trips += connected.proxy.traffic().requests - requests_before;
+        self.user.figures.lock_milliseconds = done.lock_milliseconds;
+        self.sweep_once(connected, mailbox, &done, &place).await?;
+        self.user.figures.bytes_on_wire += connected.proxy.traffic().octets_received;
+        let warnings = self.user.figures.swept_items > 0 || done.exceptions.as_deref().is_some_and(|e| e != "[]");
+        self.event(UserEvent::Completed { warnings })?;
+        self.user.waiting_for.clear();
+        self.user.problems.clear();
+        self.user.failures = 0;
+        self.user.last_sync = Some(self.now());
+        self.save("target.completed").await?;
+        Ok(())
+    }
+
+    async fn show(&self, attempt: &TargetAttempt) -> Result<Place, Trouble> {
+        let (Some(platform), Some(location)) = (attempt.platform.clone(), attempt.location.clone()) else {
+            return Err(Trouble::of(
+                Problem::new(
+                    ErrorId::Unexpected,
+                    "The decided attempt has no place for its mailbox.",
+                    "",
+                ),
+                Retry::After(60),
+            ));
+        };
+        let place = Place {
+            exchange_guid: self.exchange_guid()?,
+            platform,
+            location,
+        };
+        self.target.inner.platforms.show(&place, self.user.id).await?;
+        let mut tx = self.target.inner.store.write().await?;
+        let now = self.now();
+        if let Some(id) = self.user.recipient
+            && let Some(recipient) = tx.recipient_get(self.user.tenant, id).await?
+            && recipient
+                .mailbox()
+                .is_some_and(|m| m.state == MailboxState::NotYetShown)
+            && let Some(open) = with_mailbox_state(&recipient, MailboxState::Open, now)
+        {
+            tx.recipient_update(self.user.tenant, &open).await?;
+            tx.commit("target.shown").await?;
+        }
+        Ok(place)
+    }
+
+    async fn commit(
+        &self,
+        connected: &Connected,
+        mailbox: MailboxRef,
+        mut attempt: TargetAttempt,
+    ) -> Result<TargetAttempt, Trouble> {
+        if attempt.phase == TargetPhase::Done {
+            return Ok(attempt);
+        }
+        let answer = connected.proxy.commit(mailbox, attempt.id).await.map_err(|error| match Trouble::from(error) {
+            // The decision stands whatever the source says; it is told again until it has answered.
+            Trouble::Problems { problems, retry: Retry::Never, correlation } => {
+                tracing::error!(attempt = %attempt.id, "ALERT: the source refuses a decided commit; it is asked again every minute");
+                Trouble::Problems { problems, retry: Retry::After(60), correlation }
+            }
+            other => other,
+        })?;
+        let from = attempt.phase;
+        attempt.phase = target_next(
+            Some((attempt.id, attempt.phase)),
+            attempt.id,
+            TargetEvent::CommitAnswered,
+        )
+        .map_err(|e| illegal(&e))?;
+        attempt.done = Some(self.now());
+        attempt.lock_milliseconds = Some(answer.lock_milliseconds);
+        let mut tx = self.target.inner.store.write().await?;
+        tx.attempt_update(&attempt, from).await?;
+        tx.audit_append(self.user.tenant, &self.entry("Committed cutover", &attempt))
+            .await?;
+        tx.commit("target.done").await?;
+        Ok(attempt)
+    }
+
+    /// What came to the source after Prepare's listing is appended here; expected are none.
+    async fn sweep_once(
+        &mut self,
+        connected: &Connected,
+        mailbox: MailboxRef,
+        attempt: &TargetAttempt,
+        place: &Place,
+    ) -> Result<(), Trouble> {
+        let late = match connected.proxy.sweep(mailbox, attempt.id).await {
+            Ok(answer) => answer,
+            Err(error) if error.retry == Retry::Never => {
+                // Consent was withdrawn, or the content is gone: said, and not waited for.
+                tracing::warn!(%error, attempt = %attempt.id, "no sweep for late items is possible");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if late.folders.is_empty() {
+            return Ok(());
+        }
+        let served = self.target.inner.platforms.open(place).await?;
+        let link = connected.proxy.sweep_link(mailbox, attempt.id);
+        let importer = self.importer(link, served, Arc::new(|_| {}));
+        let Some(folders) = late.read() else {
+            tracing::warn!(attempt = %attempt.id, "the source's answer to the sweep is not one; nothing is swept");
+            return Ok(());
+        };
+        match importer.sweep(&folders).await {
+            Ok(outcome) => self.user.figures.swept_items += outcome.appended,
+            Err(error) if error.retry() == Retry::Never => {
+                tracing::warn!(error = crate::error_chain(&error), attempt = %attempt.id, "late items could not be swept");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn entry(&self, action: &str, attempt: &TargetAttempt) -> AuditEntry {
+        AuditEntry {
+            at: self.now(),
+            caller: "service".into(),
+            origin: "local".into(),
+            action: action.into(),
+            object: self.user.email_address.clone(),
+            parameters: serde_json::json!({"attempt": attempt.id.to_string(), "move": self.user.id.to_string()}),
+            result: "ok".into(),
+            correlation_id: CorrelationId(uuid::Uuid::new_v4()),
+        }
+    }
+}
+
+fn is_exception(kind: ReportKind) -> bool {
+    match kind {
+        ReportKind::Skipped | ReportKind::Altered | ReportKind::Flags | ReportKind::Date => true,
+        ReportKind::LineEnds | ReportKind::Keywords => false,
+    }
+}
+
+/// An attempt that lapsed, or that the source does not know as the newest one yet, is given up and another one begun;
+/// every other refusal is as the source says.
+fn attempt_trouble(error: PartnerError) -> Trouble {
+    if matches!(error.problem.id, ErrorId::LeaseLapsed | ErrorId::StaleAttempt) {
+        prepare_trouble(error)
+    } else {
+        error.into()
+    }
+}
+
+/// A Prepare that was not answered leaves the source Locked at most until its lease ends.
+fn prepare_trouble(error: PartnerError) -> Trouble {
+    Trouble::Problems {
+        problems: vec![error.problem],
+        retry: Retry::After(5),
+        correlation: error.correlation,
+    }
+}
+
+/// Renews the lock's lease until it is aborted.
+async fn keep_lock(proxy: Arc<dyn SourceProxy>, mailbox: MailboxRef, attempt: AttemptId, lease_milliseconds: u64) {
+    let mut lease = Duration::from_millis(lease_milliseconds);
+    loop {
+        tokio::time::sleep((lease / RENEW_DIVISOR).max(Duration::from_millis(200))).await;
+        match proxy.renew(mailbox, attempt).await {
+            Ok(answer) => lease = Duration::from_millis(answer.lease_milliseconds),
+            Err(error) => {
+                tracing::warn!(%error, %attempt, "the lock's lease could not be renewed");
+                lease = Duration::from_secs(3);
+            }
+        }
+    }
+}
