@@ -424,9 +424,10 @@ impl Source {
             // A new final pass may find what changed; the number of locks a day bounds how often.
             Err(ProxyError::again(
                 ErrorId::RootMismatch,
+                // The source's own root stays in its log: who is told it could give it back as his.
                 format!(
-                    "The contents on the two sides do not prove equal: the source's root over {} items is {}, the target's is {theirs}.",
-                    ours.items, ours.root
+                    "The contents on the two sides do not prove equal over {} items; the source's log has both roots under this correlation id.",
+                    ours.items
                 ),
                 60,
             ))

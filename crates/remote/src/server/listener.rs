@@ -8,8 +8,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +25,8 @@ use tower::ServiceExt;
 pub struct Limits {
     /// Connections at once; more wait in the system's queue.
     pub connections: usize,
+    /// Of them, from one address (IPv6: one /64); more are closed at once, so that no stranger takes all.
+    pub connections_per_address: usize,
     /// Time for the TLS handshake, and for the headers of a request.
     pub handshake: Duration,
     /// Time for running requests after a stop was asked for.
@@ -31,10 +34,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 512 connections, 10 s, 10 s.
+    /// 512 connections, 128 from one address, 10 s, 10 s.
     fn default() -> Self {
         Self {
             connections: 512,
+            connections_per_address: 128,
             handshake: Duration::from_secs(10),
             drain: Duration::from_secs(10),
         }
@@ -107,6 +111,7 @@ impl Listener {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(Semaphore::new(self.limits.connections));
         let cut = CancellationToken::new();
+        let guests = Guests::default();
         loop {
             let next = async {
                 let slot = Arc::clone(&slots).acquire_owned().await;
@@ -127,8 +132,13 @@ impl Listener {
                     continue;
                 }
             };
+            let Some(guest) = guests.enter(peer.ip(), self.limits.connections_per_address) else {
+                tracing::debug!(%peer, "too many connections from one address");
+                continue;
+            };
             let one = OneConnection {
                 peer,
+                _guest: guest,
                 tls: self.tls.clone(),
                 limits: self.limits,
                 router: router.clone(),
@@ -151,8 +161,55 @@ impl Listener {
     }
 }
 
+/// Who is connected how often.
+#[derive(Clone, Default)]
+struct Guests(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection's place; given back when it is dropped.
+struct Guest {
+    guests: Guests,
+    who: IpAddr,
+}
+
+/// What counts as one address: of IPv6 the network of 64 bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+impl Guests {
+    fn enter(&self, address: IpAddr, most: usize) -> Option<Guest> {
+        let who = network(address);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(who).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Guest {
+            guests: self.clone(),
+            who,
+        })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut counts = self.guests.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.who) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.who);
+            }
+        }
+    }
+}
+
 struct OneConnection {
     peer: SocketAddr,
+    _guest: Guest,
     tls: Option<TlsAcceptor>,
     limits: Limits,
     router: Router,
@@ -214,5 +271,26 @@ impl OneConnection {
         if let Err(error) = self.watcher.watch(connection).await {
             tracing::debug!(peer = %self.peer, %error, "a connection ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_does_not_take_all_places() {
+        let guests = Guests::default();
+        let own: IpAddr = "2001:db8::1".parse().unwrap();
+        let neighbour: IpAddr = "2001:db8::2".parse().unwrap();
+        let first = guests.enter(own, 2);
+        let second = guests.enter(neighbour, 2);
+        assert!(first.is_some() && second.is_some());
+        assert!(guests.enter(own, 2).is_none(), "one /64 is one address");
+        assert!(guests.enter("::ffff:192.0.2.1".parse().unwrap(), 1).is_some());
+        drop(first);
+        assert!(guests.enter(own, 2).is_some());
+        drop(second);
+        assert!(guests.0.lock().unwrap().is_empty());
     }
 }
