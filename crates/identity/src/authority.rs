@@ -3,7 +3,7 @@
 use crate::error::DiscoveryError;
 use rehome_domain::id::{ApplicationId, TenantId};
 use serde::Deserialize;
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, str::FromStr};
 use url::Url;
 
 /// The protocol versions that this program speaks.
@@ -147,36 +147,6 @@ pub fn parse_issuer(issuer: &str) -> Option<(Origin, TenantId)> {
     let origin: Origin = url.origin().ascii_serialization().parse().ok()?;
     let tenant: TenantId = url.path_segments()?.next()?.parse().ok()?;
     (origin.issuer(tenant) == issuer).then_some((origin, tenant))
-}
-
-/// Whether an address is one on the public network. Before an app description is fetched, every address that
-/// the name resolves to must be, unless the operator allowed private ones.
-#[must_use]
-pub fn address_is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(a) => {
-            let shared = a.octets()[0] == 100 && (64..128).contains(&a.octets()[1]);
-            !(a.is_private()
-                || a.is_loopback()
-                || a.is_link_local()
-                || a.is_unspecified()
-                || a.is_broadcast()
-                || a.is_multicast()
-                || a.is_documentation()
-                || a.octets()[0] == 0
-                || shared)
-        }
-        IpAddr::V6(a) => match a.to_ipv4_mapped() {
-            Some(v4) => address_is_public(IpAddr::V4(v4)),
-            None => {
-                !(a.is_loopback()
-                    || a.is_unspecified()
-                    || a.is_multicast()
-                    || a.is_unique_local()
-                    || a.is_unicast_link_local())
-            }
-        },
-    }
 }
 
 /// The tenant's discovery document (OpenID Connect Discovery 1.0 §3, the fields that we have, and ours).
@@ -416,26 +386,5 @@ mod tests {
             check_discovery(&here, &[b' '; MAX_DISCOVERY + 1]),
             Err(DiscoveryError::TooLong)
         );
-    }
-
-    #[test]
-    fn private_addresses() {
-        for (text, public) in [
-            ("93.184.215.14", true),
-            ("127.0.0.1", false),
-            ("10.1.2.3", false),
-            ("172.16.0.1", false),
-            ("192.168.1.1", false),
-            ("169.254.169.254", false),
-            ("100.64.0.1", false),
-            ("0.0.0.0", false),
-            ("::1", false),
-            ("::ffff:127.0.0.1", false),
-            ("fd00::1", false),
-            ("fe80::1", false),
-            ("2606:2800:220:1::1", true),
-        ] {
-            assert_eq!(address_is_public(text.parse().unwrap()), public, "{text}");
-        }
     }
 }
