@@ -39,7 +39,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
                     Property::new("Message", "The text that the partner would get."),
                     Property::column("Reason", "The exact reason."),
                 ])
-                .example("Test-OutboundMigration lara", "Checks consent, relationship, scope and holds for one mailbox."),
+                .example("Test-OutboundMigration reception", "Checks consent, relationship, scope and holds for one mailbox."),
             handler!(test_outbound),
         ),
     ]

@@ -70,7 +70,7 @@ fn reading() -> Vec<Cmdlet> {
                     ),
                 ])
                 .output(statistics_properties())
-                .example("Get-MigrationUserStatistics lara@fabrikam.example", "Shows one user's figures."),
+                .example("Get-MigrationUserStatistics reception@fabrikam.example", "Shows one user's figures."),
             handler!(get_statistics),
         ),
     ]
@@ -108,7 +108,7 @@ fn changing() -> Vec<Cmdlet> {
                 ),
             ])
             .example(
-                "Set-MigrationUser lara@fabrikam.example -CompleteAfter 2026-05-31T18:00Z",
+                "Set-MigrationUser reception@fabrikam.example -CompleteAfter 2026-05-31T18:00Z",
                 "Completes one user that evening.",
             ),
             handler!(set_user),
@@ -119,7 +119,7 @@ fn changing() -> Vec<Cmdlet> {
             "Resumes a user, or tries him again after a failure.",
             "He is taken up where he stood.",
             (
-                "Start-MigrationUser lara@fabrikam.example",
+                "Start-MigrationUser reception@fabrikam.example",
                 "Tries again after something was mended.",
             ),
             handler!(start_user),
@@ -130,7 +130,7 @@ fn changing() -> Vec<Cmdlet> {
             "Stops a user.",
             "A completion that runs is first brought to its end.",
             (
-                "Stop-MigrationUser lara@fabrikam.example",
+                "Stop-MigrationUser reception@fabrikam.example",
                 "Stops one user; the others go on.",
             ),
             handler!(stop_user),
@@ -140,7 +140,7 @@ fn changing() -> Vec<Cmdlet> {
             Effect::Destroy,
             "Removes a user from his batch.",
             "What was copied for him is removed as well, unless he is completed.",
-            ("Remove-MigrationUser lara@fabrikam.example", "Removes one user."),
+            ("Remove-MigrationUser reception@fabrikam.example", "Removes one user."),
             handler!(remove_user),
         ),
     ]

@@ -43,7 +43,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
                 Property::new("ConsentLink", "Where the source's administrator consents, when that is what is missing."),
                 Property::new("CorrelationId", "Stands in the source's log and in its Get-OutboundMigration."),
             ])
-            .example("Test-MigrationServerAvailability -Endpoint Contoso -TestMailbox lara@fabrikam.example", "Tests one move before it is begun."),
+            .example("Test-MigrationServerAvailability -Endpoint Contoso -TestMailbox reception@fabrikam.example", "Tests one move before it is begun."),
         handler!(test_availability),
     )]
 }

@@ -55,7 +55,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
                     "Only direct members of a publishing scope may move; members of a group within the group do not count. A change to a publishing scope is recorded as such.",
                 )
                 .parameters([identity("group"), member()])
-                .example("Add-DistributionGroupMember 'Leaving for Fabrikam' -Member lara", "Lets Lara's mailbox go."),
+                .example("Add-DistributionGroupMember 'Leaving for Fabrikam' -Member reception", "Lets the reception's mailbox go."),
             handler!(add_member),
         ),
         Cmdlet::new(
@@ -69,7 +69,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
             Declaration::new("Remove", "DistributionGroupMember", Effect::Change, &[DISTRIBUTION_GROUPS, SECURITY_GROUPS], "Removes a member from a group.")
                 .description("Removing a mailbox from a publishing scope stops its contents from being served within a minute; a move that was promised already is carried to its end.")
                 .parameters([identity("group"), member()])
-                .example("Remove-DistributionGroupMember 'Leaving for Fabrikam' -Member lara", "Keeps Lara's mailbox here."),
+                .example("Remove-DistributionGroupMember 'Leaving for Fabrikam' -Member reception", "Keeps the reception's mailbox here."),
             handler!(remove_member),
         ),
     ]

@@ -183,7 +183,7 @@ impl Territory {
 fn not_his(location: &str) -> String {
     format!(
         "'{location}' is not below a folder of this organisation. Where a deployment serves several, the operator puts what \
-         each may adopt below a folder named like its domain, for example contoso.example/anna."
+         each may adopt below a folder named like its domain, for example contoso.example/reception."
     )
 }
 

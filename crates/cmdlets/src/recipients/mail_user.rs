@@ -31,7 +31,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
             Declaration::new("Get", "MailUser", Effect::Read, &[MAIL_RECIPIENTS, VIEW_ONLY_RECIPIENTS], "Shows mail users.")
                 .parameters([optional_identity("mail user"), result_size()])
                 .output(object::mail_user_properties())
-                .example("Get-MailUser lara --json", "Prints everything about one mail user."),
+                .example("Get-MailUser reception --json", "Prints everything about one mail user."),
             handler!(get_mail_user),
         ),
         Cmdlet::new(
@@ -52,8 +52,8 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
                 ])
                 .output(object::mail_user_properties())
                 .example(
-                    "New-MailUser -Name 'Lara Newton' -MicrosoftOnlineServicesID lara@fabrikam.example -PrimarySmtpAddress lara@fabrikam.example -ExternalEmailAddress lara@contoso.example",
-                    "Makes the mail user that is to receive Lara's mailbox.",
+                    "New-MailUser -Name 'Reception' -MicrosoftOnlineServicesID reception@fabrikam.example -PrimarySmtpAddress reception@fabrikam.example -ExternalEmailAddress reception@contoso.example",
+                    "Makes the mail user that is to receive the reception's mailbox.",
                 ),
             handler!(new_mail_user),
         ),
@@ -73,7 +73,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
                     .nullable(),
                 ])
                 .example(
-                    "Set-MailUser lara -ExchangeGuid 0f8f1b3e-8a51-4f7a-9d0c-1d2f3a4b5c6d -EmailAddresses '@{Add=\"x500:/o=contoso.example/ou=Exchange Administrative Group (FYDIBOHF23SPDLT)/cn=Recipients/cn=0f8f-lara\"}'",
+                    "Set-MailUser reception -ExchangeGuid 0f8f1b3e-8a51-4f7a-9d0c-1d2f3a4b5c6d -EmailAddresses '@{Add=\"x500:/o=contoso.example/ou=Exchange Administrative Group (FYDIBOHF23SPDLT)/cn=Recipients/cn=0f8f-reception\"}'",
                     "Prepares a mail user for a move.",
                 ),
             handler!(set_mail_user),
@@ -82,7 +82,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
             Declaration::new("Remove", "MailUser", Effect::Destroy, &[MAIL_RECIPIENT_CREATION], "Removes a mail user.")
                 .description("Refused while a migration user of an unfinished batch refers to it. Mail to its addresses bounces afterwards.")
                 .parameters([identity("mail user")])
-                .example("Remove-MailUser lara", "Removes one mail user."),
+                .example("Remove-MailUser reception", "Removes one mail user."),
             handler!(remove_mail_user),
         ),
     ]

@@ -37,7 +37,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
                 )
                 .parameters([optional_identity("mailbox"), result_size()])
                 .output(object::mailbox_properties())
-                .example("Get-Mailbox lara --json", "Prints everything about one mailbox."),
+                .example("Get-Mailbox reception --json", "Prints everything about one mailbox."),
             handler!(get_mailbox),
         ),
         Cmdlet::new(
@@ -59,7 +59,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
                 ])
                 .output(object::mailbox_properties())
                 .example(
-                    "New-Mailbox -Name 'Lara Newton' -MicrosoftOnlineServicesID lara@contoso.example",
+                    "New-Mailbox -Name 'Reception' -MicrosoftOnlineServicesID reception@contoso.example",
                     "Makes an empty mailbox.",
                 ),
             handler!(new_mailbox),
@@ -70,7 +70,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
                 .parameters([identity("mailbox")])
                 .parameters(set_common())
                 .parameters([Parameter::new("LitigationHoldEnabled", T::Boolean, "Puts the mailbox on hold; a hold blocks its move.")])
-                .example("Set-Mailbox lara -LitigationHoldEnabled:false", "Ends a hold, so that the mailbox can move."),
+                .example("Set-Mailbox reception -LitigationHoldEnabled:false", "Ends a hold, so that the mailbox can move."),
             handler!(set_mailbox),
         ),
         Cmdlet::new(
@@ -86,7 +86,7 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
                     result_size(),
                 ])
                 .output(object::recipient_properties())
-                .example("Get-Recipient lara@contoso.example", "Shows whether the address is a mailbox or a mail user now."),
+                .example("Get-Recipient reception@contoso.example", "Shows whether the address is a mailbox or a mail user now."),
             handler!(get_recipient),
         ),
     ]
