@@ -235,6 +235,7 @@ pub(crate) async fn consent(named: Option<&str>, link: &str, answer: Answer, for
 fn shown(question: &ConsentQuestion) -> String {
     let ConsentQuestion {
         csrf: _,
+        notice,
         display_name,
         app_id,
         home_tenant,
@@ -249,6 +250,10 @@ fn shown(question: &ConsentQuestion) -> String {
     } = question;
     let quoted = |text: &str| format!("\"{}\"", harmless(text));
     let mut page = format!("Consent asked of {} (you are {})\n\n", quoted(tenant), quoted(account));
+    if !notice.is_empty() {
+        page.push_str(&crate::text::wrap(&harmless(notice), 2));
+        page.push('\n');
+    }
     page.push_str(&format!("  Application   {}\n", quoted(display_name)));
     page.push_str(&format!("  App id        {}\n", harmless(app_id)));
     page.push_str(&format!(
@@ -283,6 +288,7 @@ mod tests {
     fn what_comes_from_outside_is_quoted_and_harmless() {
         let question = ConsentQuestion {
             csrf: "csrf-token".into(),
+            notice: "This application was consented to here before.".into(),
             display_name: "Mail\u{1b}[2J\" trusted".into(),
             app_id: "11111111-1111-1111-1111-111111111111".into(),
             home_tenant: "22222222-2222-2222-2222-222222222222".into(),

@@ -304,7 +304,7 @@ impl Visit {
         }
         let inner = &self.console.inner;
         let description = self.description().await?;
-        inner
+        let effect = inner
             .identity
             .consent_effect(self.tenant.id, &self.request, &description)
             .await
@@ -317,6 +317,7 @@ impl Visit {
                 })
             })?;
         let mut view = self.view(caller, &description);
+        view.notice = pages::notice(&effect).to_owned();
         let shown = Shown {
             request: self.request.clone(),
             description,
@@ -358,6 +359,7 @@ impl Visit {
             .unwrap_or(self.now);
         ConsentView {
             csrf: String::new(),
+            notice: String::new(),
             display_name: description.display_name.clone(),
             app_id: description.app_id.to_string(),
             home_tenant: description.home_tenant.to_string(),

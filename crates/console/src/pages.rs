@@ -4,6 +4,7 @@ use crate::page::{Form, json, page};
 use axum::response::Response;
 use http::StatusCode;
 use maud::{Markup, html};
+use rehome_identity::consent::ConsentEffect;
 use serde::Serialize;
 
 /// What the sign-in page needs.
@@ -43,6 +44,8 @@ pub(crate) fn sign_in(status: StatusCode, view: &SignInView<'_>) -> Response {
 pub(crate) struct ConsentView {
     /// The form's token.
     pub(crate) csrf: String,
+    /// What is not as at a first consent to a partner's application; empty there.
+    pub(crate) notice: String,
     /// The application's name as its owner gave it; from outside.
     pub(crate) display_name: String,
     /// The application.
@@ -91,6 +94,9 @@ pub(crate) fn consent(form: Form, view: &ConsentView, lead_to: &str) -> Response
 
 fn consent_content(view: &ConsentView) -> Markup {
     html! {
+        @if !view.notice.is_empty() {
+            div.note { p { strong { (view.notice) } } }
+        }
         p {
             "The application " strong { "“" (view.display_name) "”" } " of another organisation asks " strong { (view.tenant) }
             " for the following. Its name was chosen by its owner; judge by the domains and the GUID."
@@ -130,6 +136,21 @@ pub(crate) fn permission_meaning(name: &str) -> &'static str {
         }
         "User.Read" => "read the profile of the administrator who signs in. Not needed for migrations.",
         _ => "not known to this server; nothing is granted for it.",
+    }
+}
+
+/// What accepting does where it is not a first consent to a partner's application.
+pub(crate) fn notice(effect: &ConsentEffect) -> &'static str {
+    match effect {
+        ConsentEffect::Create => "",
+        ConsentEffect::Renew(_) => {
+            "This application was consented to here before. Accepting takes its present name, domains and keys and a new end; \
+             organization relationships that are bound to it apply at once."
+        }
+        ConsentEffect::GrantAtHome => {
+            "This application is your own organisation's. Accepting gives its own consent, without an end; no partner and no way \
+             back come with it."
+        }
     }
 }
 

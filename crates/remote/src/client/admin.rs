@@ -109,6 +109,9 @@ pub enum AdminError {
 pub struct ConsentQuestion {
     /// Answers exactly this question, once.
     pub csrf: String,
+    /// What is not as at a first consent to a partner's application; empty there.
+    #[serde(default)]
+    pub notice: String,
     /// The application's name as its owner gave it; from outside: quote it.
     pub display_name: String,
     /// The application.
