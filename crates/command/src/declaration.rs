@@ -239,6 +239,16 @@ impl Property {
         }
     }
 
+    /// A property that a table shows if `columns` names it.
+    #[must_use]
+    pub fn among(columns: &[&str], name: &str, help: &str) -> Self {
+        if columns.contains(&name) {
+            Self::column(name, help)
+        } else {
+            Self::new(name, help)
+        }
+    }
+
     /// A property that only a list or JSON shows.
     #[must_use]
     pub fn new(name: &str, help: &str) -> Self {

@@ -2,7 +2,7 @@
 
 use crate::{
     address::{LegacyExchangeDn, ProxyAddress, SmtpAddress},
-    id::{ExchangeGuid, MoveId},
+    id::ExchangeGuid,
     recipient::{MailUser, Mailbox, MailboxState, Recipient, RecipientKind},
 };
 use jiff::Timestamp;
@@ -95,12 +95,6 @@ pub fn with_mailbox_state(recipient: &Recipient, state: MailboxState, now: Times
         changed: now,
         ..recipient.clone()
     })
-}
-
-/// The state of a source mailbox held by a cutover of `move_id`, or of one that is open.
-#[must_use]
-pub fn state_for_cutover(held_by: Option<MoveId>) -> MailboxState {
-    held_by.map_or(MailboxState::Open, MailboxState::InCutover)
 }
 
 /// Whether `proxies` already answer for `dn`.

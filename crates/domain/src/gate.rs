@@ -188,15 +188,6 @@ pub fn gate(request: &Request<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// The part that `-TestMailbox` and the setup test walk without a mailbox: consent and relationship.
-///
-/// # Errors
-/// As [`gate`].
-pub fn gate_relationship(request: &Request<'_>) -> Result<(), Refusal> {
-    consent(request)?;
-    relationship(request).map(|_| ())
-}
-
 fn consent(request: &Request<'_>) -> Result<(), Refusal> {
     let Some(principal) = request.principal else {
         return refuse(

@@ -104,20 +104,6 @@ impl Tx {
         Ok(())
     }
 
-    /// Removes a batch that has no users left.
-    ///
-    /// # Errors
-    /// When the database fails or users are left.
-    pub async fn batch_delete(&mut self, tenant: TenantId, id: BatchId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM batches WHERE tenant = $1 AND id = $2")
-            .bind(tenant.to_string())
-            .bind(id.to_string())
-            .execute(self.on())
-            .await
-            .map_err(StoreError::while_doing("removing a batch"))?;
-        Ok(())
-    }
-
     /// The batch with this id.
     ///
     /// # Errors

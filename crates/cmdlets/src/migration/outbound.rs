@@ -64,13 +64,7 @@ fn view_properties() -> Vec<Property> {
         ("RetentionUntil", "Until when the old content is kept."),
         ("Ended", "When it ended."),
     ]
-    .map(|(name, help)| {
-        if columns.contains(&name) {
-            Property::column(name, help)
-        } else {
-            Property::new(name, help)
-        }
-    })
+    .map(|(name, help)| Property::among(&columns, name, help))
     .into()
 }
 

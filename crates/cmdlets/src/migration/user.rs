@@ -207,13 +207,7 @@ fn user_properties() -> Vec<Property> {
         ("SkippedItemCount", "Items that were not copied and are reported."),
         ("CompleteAfter", "His own time of completion."),
     ]
-    .map(|(name, help)| {
-        if columns.contains(&name) {
-            Property::column(name, help)
-        } else {
-            Property::new(name, help)
-        }
-    })
+    .map(|(name, help)| Property::among(&columns, name, help))
     .into()
 }
 
@@ -371,13 +365,7 @@ fn statistics_properties() -> Vec<Property> {
             "With -IncludeSkippedItems: Kind, FolderName, Uid, Subject, DateReceived, Size, Reason, Side.",
         ),
     ]
-    .map(|(name, help)| {
-        if columns.contains(&name) {
-            Property::column(name, help)
-        } else {
-            Property::new(name, help)
-        }
-    })
+    .map(|(name, help)| Property::among(&columns, name, help))
     .into()
 }
 

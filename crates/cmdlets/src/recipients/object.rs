@@ -56,15 +56,9 @@ fn common_properties(columns: &[&str]) -> Vec<Property> {
         ("ExternalDirectoryObjectId", "The directory object, as text."),
         ("HiddenFromAddressListsEnabled", "Whether address lists leave it out."),
     ];
-    all.iter().map(|(name, help)| property(name, help, columns)).collect()
-}
-
-fn property(name: &str, help: &str, columns: &[&str]) -> Property {
-    if columns.contains(&name) {
-        Property::column(name, help)
-    } else {
-        Property::new(name, help)
-    }
+    all.iter()
+        .map(|(name, help)| Property::among(columns, name, help))
+        .collect()
 }
 
 fn tail(mut object: Object, r: &Recipient) -> Object {
@@ -138,7 +132,7 @@ pub(super) fn mailbox_properties() -> Vec<Property> {
                 "Open; InCutover while a partner completes its move; NotYetShown while ours does.",
             ),
         ]
-        .map(|(name, help)| property(name, help, &columns)),
+        .map(|(name, help)| Property::among(&columns, name, help)),
     );
     all.extend(tail_properties());
     all
@@ -166,7 +160,7 @@ pub(super) fn mail_user_properties() -> Vec<Property> {
             ("ExchangeGuid", "The mailbox it stands for; zero for none."),
             ("ArchiveGuid", "That mailbox's archive; zero for none."),
         ]
-        .map(|(name, help)| property(name, help, &columns)),
+        .map(|(name, help)| Property::among(&columns, name, help)),
     );
     all.extend(tail_properties());
     all

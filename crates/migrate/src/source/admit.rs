@@ -16,14 +16,12 @@ use rehome_store::{AuditEntry, OutboundMove, SourceAttemptRow, StoreError, Tx};
 
 /// What was loaded for a request that the gate let pass.
 pub(super) struct Admitted {
-    /// Gone when it was removed after Commit; the attempt is answered for all the same.
-    recipient: Option<Recipient>,
-    pub(super) newest: Option<SourceAttemptRow>,
+    pub(super) facts: Facts,
     pub(super) now: Timestamp,
 }
 
 impl Admitted {
-    /// The mailbox's recipient.
+    /// The mailbox's recipient; gone when it was removed after Commit, and the attempt is answered for all the same.
     pub(super) fn recipient(&self) -> Result<&Recipient, ProxyError> {
         let gone = || {
             ProxyError::refused(
@@ -31,7 +29,7 @@ impl Admitted {
                 "The mailbox was removed from the source organisation.",
             )
         };
-        self.recipient.as_ref().ok_or_else(gone)
+        self.facts.recipient.as_ref().ok_or_else(gone)
     }
 }
 
@@ -222,11 +220,7 @@ impl Source {
                 self.log_refusal(ctx, verb, &refusal, now).await?;
                 Err(ProxyError::refused(refusal.id, refusal.partner_text))
             }
-            Ok(()) => Ok(Admitted {
-                recipient: facts.recipient,
-                newest: facts.newest,
-                now,
-            }),
+            Ok(()) => Ok(Admitted { facts, now }),
         }
     }
 

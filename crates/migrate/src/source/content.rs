@@ -95,7 +95,7 @@ impl Source {
     /// The exporter over the closed content, for sweeps.
     async fn closed_exporter(&self, ctx: &VerbContext, admitted: &Admitted) -> Result<Exporter, ProxyError> {
         let gone = || ProxyError::refused(ErrorId::StaleAttempt, "The old content is not kept any more.");
-        let row = admitted.newest.as_ref().ok_or_else(gone)?;
+        let row = admitted.facts.newest.as_ref().ok_or_else(gone)?;
         let (Some(platform), Some(location)) = (&row.platform, &row.location) else {
             return Err(gone());
         };

@@ -14,12 +14,14 @@ use rehome_domain::{
     address::{LegacyExchangeDn, SmtpAddress},
     conversion::{Promise, mailbox_to_mail_user, with_mailbox_state},
     cutover::{
-        LockLimits, LockUse, SourceAsker, SourceEvent, SourcePhase, SourceRefusal, SourceTransition, source_next,
+        LockLimits, LockUse, SourceAsker, SourceAttempt, SourceEvent, SourcePhase, SourceRefusal, SourceTransition,
+        source_next,
     },
     error_id::ErrorId,
     gate::Verb,
     id::{AttemptId, RecipientId, TenantId},
     recipient::MailboxState,
+    relationship::OrganizationRelationship,
 };
 use rehome_platform::Place;
 use rehome_replicate::{Exception, Exporter, RootListing};
@@ -122,12 +124,25 @@ pub(super) async fn store_state(
 }
 
 impl Source {
-    fn limits_for(&self, per_day: Option<u32>) -> LockLimits {
+    fn limits_for(&self, relationship: Option<&OrganizationRelationship>) -> LockLimits {
         let limits = self.inner.settings.limits;
         LockLimits {
-            attempts_per_day: per_day.unwrap_or(limits.attempts_per_day),
+            attempts_per_day: relationship.map_or(limits.attempts_per_day, |r| r.max_lock_attempts_per_day),
             ..limits
         }
+    }
+
+    /// The machine's next state for every event but Lock, to which limits matter as well.
+    pub(super) fn next_state(
+        &self,
+        newest: Option<&SourceAttemptRow>,
+        asker: &SourceAsker,
+        event: SourceEvent,
+        now: Timestamp,
+    ) -> Result<SourceAttempt, SourceRefusal> {
+        let limits = self.inner.settings.limits;
+        let current = newest.map(|n| &n.attempt);
+        source_next(current, asker, event, &limits, &LockUse::default(), now).map(|transition| transition.attempt)
     }
 
     /// Locks the mailbox when it is quiet: mail is deferred and running deliveries have ended when this returns.
@@ -135,7 +150,7 @@ impl Source {
     /// # Errors
     /// [`ProxyError`]: refused by the gate or the machine, beyond a limit, or not quiet in time.
     pub async fn lock(&self, ctx: &VerbContext) -> Result<LeaseAnswer, ProxyError> {
-        self.admit(ctx, Verb::Lock).await?;
+        let admitted = self.admit(ctx, Verb::Lock).await?;
         let asker = asker(ctx)?;
         let mut tx = self.inner.store.write().await?;
         let now = self.inner.clock.now();
@@ -151,12 +166,7 @@ impl Source {
             )
             .unwrap_or(u32::MAX),
         };
-        let relationship = tx
-            .relationship_list(ctx.tenant)
-            .await?
-            .into_iter()
-            .find(|r| r.service_principal == Some(asker.service_principal));
-        let limits = self.limits_for(relationship.map(|r| r.max_lock_attempts_per_day));
+        let limits = self.limits_for(admitted.facts.relationship.as_ref());
         let recipient = tx.recipient_by_exchange_guid(ctx.tenant, ctx.mailbox).await?;
         let place = match &recipient {
             Some(recipient) => Place::from(mailbox_of(recipient)?),
@@ -251,23 +261,16 @@ impl Source {
         let mut tx = self.inner.store.write().await?;
         let now = self.inner.clock.now();
         let newest = tx.source_attempt_newest(ctx.tenant, ctx.mailbox).await?;
-        let limits = self.inner.settings.limits;
-        let transition = source_next(
-            newest.as_ref().map(|n| &n.attempt),
-            &asker,
-            event,
-            &limits,
-            &LockUse::default(),
-            now,
-        )
-        .map_err(|r| refusal_error(r, now))?;
+        let attempt = self
+            .next_state(newest.as_ref(), &asker, event, now)
+            .map_err(|r| refusal_error(r, now))?;
         let Some(mut row) = newest else {
             return Err(refusal_error(SourceRefusal::Stale, now));
         };
-        if row.attempt != transition.attempt {
-            let ended = matches!(transition.attempt.phase, SourcePhase::Aborted | SourcePhase::Lapsed);
+        if row.attempt != attempt {
+            let ended = matches!(attempt.phase, SourcePhase::Aborted | SourcePhase::Lapsed);
             row.ended_at = if ended { Some(now) } else { row.ended_at };
-            row.attempt = transition.attempt;
+            row.attempt = attempt;
             store_state(&mut tx, &row, state, now).await?;
             let parameters = serde_json::json!({"attempt": asker.attempt.to_string()});
             tx.audit_append(ctx.tenant, &partner_entry(ctx, action, parameters, "ok", now))
@@ -285,22 +288,15 @@ impl Source {
         let admitted = self.admit(ctx, Verb::Prepare).await?;
         let asker = asker(ctx)?;
         let offer = Offer::read(request)?;
-        let newest = admitted.newest.as_ref();
+        let newest = admitted.facts.newest.as_ref();
         let now = self.inner.clock.now();
         let event = SourceEvent::Prepare {
             same: newest.is_none_or(|n| offer.is_promised(n)),
         };
-        let limits = self.inner.settings.limits;
-        let dry = source_next(
-            newest.map(|n| &n.attempt),
-            &asker,
-            event,
-            &limits,
-            &LockUse::default(),
-            now,
-        )
-        .map_err(|r| refusal_error(r, now))?;
-        if newest.is_some_and(|n| n.attempt == dry.attempt) {
+        let attempt = self
+            .next_state(newest, &asker, event, now)
+            .map_err(|r| refusal_error(r, now))?;
+        if newest.is_some_and(|n| n.attempt == attempt) {
             return Ok(PrepareAnswer {
                 root: offer.root.to_string(),
             });
@@ -313,8 +309,7 @@ impl Source {
         }
         // Before the probe: only a domain that the partner has published is asked about.
         let mut tx = self.inner.store.read().await?;
-        let facts = load(&mut tx, ctx.tenant, ctx.caller.service_principal, ctx.mailbox, now).await?;
-        check_addresses(&mut tx, ctx, &facts, &offer.promise).await?;
+        check_addresses(&mut tx, ctx, &admitted.facts, &offer.promise).await?;
         drop(tx);
         self.probe(ctx, &offer.promise.routing_address).await?;
         // One at a time: a second Prepare of the attempt must not replace the listing that sweeps are measured against.
@@ -349,21 +344,14 @@ impl Source {
         let event = SourceEvent::Prepare {
             same: facts.newest.as_ref().is_none_or(|n| offer.is_promised(n)),
         };
-        let limits = self.inner.settings.limits;
-        let transition = source_next(
-            facts.newest.as_ref().map(|n| &n.attempt),
-            asker,
-            event,
-            &limits,
-            &LockUse::default(),
-            now,
-        )
-        .map_err(|r| refusal_error(r, now))?;
+        let attempt = self
+            .next_state(facts.newest.as_ref(), asker, event, now)
+            .map_err(|r| refusal_error(r, now))?;
         let Some(mut row) = facts.newest else {
             return Err(refusal_error(SourceRefusal::Stale, now));
         };
-        if row.attempt != transition.attempt {
-            row.attempt = transition.attempt;
+        if row.attempt != attempt {
+            row.attempt = attempt;
             row.prepared_at = Some(now);
             row.root = Some(offer.root.0);
             row.exceptions = Some(exceptions);
@@ -456,20 +444,13 @@ impl Source {
         let mut tx = self.inner.store.write().await?;
         let now = self.inner.clock.now();
         let newest = tx.source_attempt_newest(tenant, ctx.mailbox).await?;
-        let limits = self.inner.settings.limits;
-        let transition = source_next(
-            newest.as_ref().map(|n| &n.attempt),
-            asker,
-            SourceEvent::Commit,
-            &limits,
-            &LockUse::default(),
-            now,
-        )
-        .map_err(|r| refusal_error(r, now))?;
+        let attempt = self
+            .next_state(newest.as_ref(), asker, SourceEvent::Commit, now)
+            .map_err(|r| refusal_error(r, now))?;
         let Some(mut row) = newest else {
             return Err(refusal_error(SourceRefusal::Stale, now));
         };
-        if row.attempt == transition.attempt {
+        if row.attempt == attempt {
             return Ok(row);
         }
         let broken = |what: &str| {
@@ -495,7 +476,7 @@ impl Source {
             .await?
             .ok_or_else(|| broken("mailbox"))?;
         let mailbox = mailbox_of(&recipient)?.clone();
-        row.attempt = transition.attempt;
+        row.attempt = attempt;
         row.platform = Some(mailbox.platform);
         row.location = Some(mailbox.location);
         row.retention_until = Some(now + self.inner.settings.retention);
@@ -546,7 +527,7 @@ impl Source {
     /// [`ProxyError`] when the attempt is not the caller's.
     pub async fn status(&self, ctx: &VerbContext) -> Result<StatusAnswer, ProxyError> {
         let admitted = self.admit(ctx, Verb::Status).await?;
-        let phase = match admitted.newest.map(|n| n.attempt.phase) {
+        let phase = match admitted.facts.newest.map(|n| n.attempt.phase) {
             Some(SourcePhase::Locked) => "locked",
             Some(SourcePhase::Prepared) => "prepared",
             Some(SourcePhase::Committed) => "committed",

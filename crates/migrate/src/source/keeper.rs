@@ -5,7 +5,7 @@ use crate::protocol::OutcomeRequest;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use rehome_domain::{
-    cutover::{LockUse, SourceAsker, SourceEvent, SourcePhase, source_next},
+    cutover::{SourceAsker, SourceEvent, SourcePhase},
     gate::Caller,
     id::{AttemptId, CorrelationId, TenantId},
     recipient::MailboxState,
@@ -64,12 +64,6 @@ impl Source {
                 }
                 SourcePhase::Committed => self.close_content(&row).await,
                 SourcePhase::Prepared => {
-                    if row.prepared_at.is_some_and(|at| at + ALERT_AFTER <= now)
-                        && !asking.asked.contains_key(&row.attempt.id)
-                    {
-                        tracing::error!(mailbox = %row.exchange_guid, attempt = %row.attempt.id,
-                            "ALERT: a prepared mailbox has no outcome for 15 minutes; its mail is deferred. Ask the target's administrator");
-                    }
                     let every = self.inner.settings.ask_outcome_every;
                     let due = asking.asked.get(&row.attempt.id).is_none_or(|at| *at + every <= now);
                     if due && asking.running.len() < ASKING_AT_ONCE {
@@ -93,21 +87,13 @@ impl Source {
         let Some(mut row) = tx.source_attempt_newest(seen.tenant, seen.exchange_guid).await? else {
             return Ok(());
         };
-        let limits = self.inner.settings.limits;
-        let Ok(next) = source_next(
-            Some(&row.attempt),
-            &asker_of(seen),
-            SourceEvent::Tick,
-            &limits,
-            &LockUse::default(),
-            now,
-        ) else {
+        let Ok(next) = self.next_state(Some(&row), &asker_of(seen), SourceEvent::Tick, now) else {
             return Ok(());
         };
-        if next.attempt.phase != SourcePhase::Lapsed || row.attempt.phase == SourcePhase::Lapsed {
+        if next.phase != SourcePhase::Lapsed || row.attempt.phase == SourcePhase::Lapsed {
             return Ok(());
         }
-        row.attempt = next.attempt;
+        row.attempt = next;
         row.ended_at = Some(now);
         store_state(&mut tx, &row, Some(MailboxState::Open), now).await?;
         tx.audit_append(row.tenant, &own_entry(&row, "Lapse", now)).await?;
@@ -118,26 +104,18 @@ impl Source {
 
     async fn ask_outcome(&self, row: &SourceAttemptRow, now: Timestamp) {
         let attempt = row.attempt.id;
-        let endpoint = match self.outcome_endpoint(row.tenant, row).await {
-            Ok(Some(endpoint)) => endpoint,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::error!(error = crate::error_chain(&error), %attempt, "the outcome address could not be read");
-                return;
+        let answer = match self.outcome_endpoint(row.tenant, row).await {
+            Ok(Some(endpoint)) => {
+                let key = STANDARD.encode(row.outcome_key.as_deref().unwrap_or_default());
+                let attempt = attempt.to_string();
+                self.inner
+                    .outcomes
+                    .ask(&endpoint, &OutcomeRequest { attempt, key })
+                    .await
             }
+            Ok(None) => Err("the consent names no outcome address".to_owned()),
+            Err(error) => Err(crate::error_chain(&error)),
         };
-        let key = STANDARD.encode(row.outcome_key.as_deref().unwrap_or_default());
-        let answer = self
-            .inner
-            .outcomes
-            .ask(
-                &endpoint,
-                &OutcomeRequest {
-                    attempt: attempt.to_string(),
-                    key,
-                },
-            )
-            .await;
         let done = match answer.as_ref().map(|a| a.outcome.as_str()) {
             Ok("decided") => self
                 .commit_attempt(&asker_of(row), row.tenant, &own_context(row))
