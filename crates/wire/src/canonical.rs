@@ -4,7 +4,7 @@
 //! CR; a run of CR at the very end is dropped; every other octet, lone CR and NUL included, stays; no LF is added at
 //! the end.
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 
 const CR: u8 = b'\r';
 const LF: u8 = b'\n';
@@ -12,6 +12,9 @@ const LF: u8 = b'\n';
 /// How many octets one call of [`Canonicalizer::push_some`] gives out at most, in octets (a CR LF that crosses the
 /// border is still given whole, so one more is possible).
 pub const OUTPUT_STEP: usize = 64 * 1024;
+
+/// A shorter canonical beginning is not worth a piece of its own.
+const SHARED_RUN: usize = 16 * 1024;
 
 /// What is known about a message once all of it has passed through a [`Canonicalizer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,10 +86,7 @@ impl Canonicalizer {
                 }
                 _ => {
                     let room = rest.len().min(end - out.len());
-                    let run = rest[..room]
-                        .iter()
-                        .position(|octet| matches!(*octet, CR | LF))
-                        .unwrap_or(room);
+                    let run = memchr::memchr2(CR, LF, &rest[..room]).unwrap_or(room);
                     out.extend_from_slice(&rest[..run]);
                     at += run;
                 }
@@ -94,6 +94,37 @@ impl Canonicalizer {
         }
         self.length += (out.len() - before) as u64;
         at
+    }
+
+    /// Takes octets off the front of `octets` and returns their canonical form: the same memory where it is canonical
+    /// already, which is found at the memory's speed. At most about [`OUTPUT_STEP`] octets, or all of `octets`.
+    ///
+    /// The caller calls again until `octets` is empty. Nothing is returned for octets whose fate is still open.
+    pub fn take(&mut self, octets: &mut Bytes) -> Bytes {
+        if self.owed == 0 && self.pending == 1 && octets.first() == Some(&LF) {
+            octets.advance(1);
+            self.pending = 0;
+            self.length += 2;
+            return Bytes::from_static(b"\r\n");
+        }
+        if self.owed == 0 && self.pending == 0 {
+            let good = canonical_prefix(octets);
+            let run = trailing_run(&octets[..good]);
+            let all = good == octets.len();
+            if all || good >= SHARED_RUN {
+                let shared = octets.split_to(good - run);
+                if all {
+                    self.pending = run as u64;
+                    octets.clear();
+                }
+                self.length += shared.len() as u64;
+                return shared;
+            }
+        }
+        let mut out = BytesMut::with_capacity(octets.len().min(OUTPUT_STEP) + octets.len() / 32 + 2);
+        let taken = self.push_some(octets, &mut out);
+        octets.advance(taken);
+        out.freeze()
     }
 
     /// Ends the message: a run of CR at the very end is dropped.
@@ -114,6 +145,23 @@ impl Canonicalizer {
         out.resize(out.len() + count, CR);
         self.owed -= count as u64;
     }
+}
+
+/// How many of the first octets are canonical as they are: up to the line end that is not, its CRs not counted. A run of
+/// CR at the end counts.
+fn canonical_prefix(octets: &[u8]) -> usize {
+    for end in memchr::memchr_iter(LF, octets) {
+        let good = end > 0 && octets[end - 1] == CR && (end < 2 || octets[end - 2] != CR);
+        if !good {
+            return end - trailing_run(&octets[..end]);
+        }
+    }
+    octets.len()
+}
+
+/// How many CRs are at the end.
+fn trailing_run(octets: &[u8]) -> usize {
+    octets.iter().rev().take_while(|octet| **octet == CR).count()
 }
 
 /// The canonical form of a whole message.
@@ -207,6 +255,39 @@ mod tests {
         prop::collection::vec(octet, 0..200)
     }
 
+    /// Takes octets in pieces of these lengths.
+    fn taken(raw: &[u8], cuts: impl IntoIterator<Item = usize>) -> (Vec<u8>, CanonicalReport) {
+        let (mut canonicalizer, mut out) = (Canonicalizer::new(), BytesMut::new());
+        let mut rest = Bytes::copy_from_slice(raw);
+        for cut in cuts {
+            let mut piece = rest.split_to(cut.min(rest.len()));
+            while !piece.is_empty() {
+                out.extend_from_slice(&canonicalizer.take(&mut piece));
+            }
+        }
+        let report = canonicalizer.finish(&mut out);
+        (out.to_vec(), report)
+    }
+
+    #[test]
+    fn what_is_canonical_is_not_copied() {
+        let line = b"a line of a message, with its end\r\n".repeat(1_000);
+        let mut octets = Bytes::from(line.clone());
+        let place = octets.as_ptr();
+        let mut canonicalizer = Canonicalizer::new();
+        let shared = canonicalizer.take(&mut octets);
+        assert!(octets.is_empty());
+        assert_eq!((shared.as_ptr(), shared.len()), (place, line.len()));
+        // A long canonical beginning is shared, and what follows the odd line end is made anew.
+        let mut odd = line.clone();
+        odd.extend_from_slice(b"\r\r\nmore\nand more\r");
+        for cut in [1, 100, 35_000, line.len() + 1, line.len() + 2, usize::MAX] {
+            let (out, report) = taken(&odd, [cut, usize::MAX]);
+            assert_eq!(out, canonical(&odd), "{cut}");
+            assert!(report.altered);
+        }
+    }
+
     proptest! {
         #[test]
         fn equals_the_naive_reference(raw in octets()) {
@@ -231,6 +312,14 @@ mod tests {
             }
             canonicalizer.push(rest, &mut out);
             let report = canonicalizer.finish(&mut out);
+            prop_assert_eq!(&out[..], &canonical(&raw)[..]);
+            prop_assert_eq!(report.length, out.len() as u64);
+            prop_assert_eq!(report.altered, raw[..] != out[..]);
+        }
+
+        #[test]
+        fn shared_pieces_are_the_same(raw in octets(), cuts in prop::collection::vec(1usize..9, 0..64)) {
+            let (out, report) = taken(&raw, cuts.into_iter().chain([usize::MAX]));
             prop_assert_eq!(&out[..], &canonical(&raw)[..]);
             prop_assert_eq!(report.length, out.len() as u64);
             prop_assert_eq!(report.altered, raw[..] != out[..]);

@@ -9,6 +9,7 @@ pub mod canonical;
 pub mod digest;
 pub mod flags;
 pub mod frames;
+pub mod imap;
 pub mod proof;
 pub mod smtp;
 pub mod trace_header;

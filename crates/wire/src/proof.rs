@@ -39,21 +39,32 @@ pub struct TopLeaf<'a> {
 
 /// The octets of a leaf: `[uid, length, digest, [flags lower-cased, sorted by octets], received]`.
 pub fn leaf_octets(leaf: &Leaf<'_>) -> Vec<u8> {
-    let names = leaf.flags.canonical_names();
-    let mut octets = Vec::with_capacity(64 + names.len() * 16);
+    let mut octets = Vec::with_capacity(128);
+    write_leaf(leaf, &flag_octets(leaf.flags), &mut octets);
+    octets
+}
+
+/// The part of a leaf that flags make: most items of a mailbox share a few sets of flags, so it is made once for each.
+pub fn flag_octets(flags: &Flags) -> Vec<u8> {
+    let names = flags.canonical_names();
+    let mut octets = Vec::with_capacity(8 + names.len() * 16);
     let mut encoder = Encoder::new(&mut octets);
-    infallible(encoder.array(5).and_then(|encoder| {
-        encoder
-            .u32(leaf.uid)?
-            .u64(leaf.length)?
-            .bytes(&leaf.digest.0)?
-            .array(names.len() as u64)
-    }));
+    infallible(encoder.array(names.len() as u64));
     for name in &names {
         infallible(encoder.str(name));
     }
-    infallible(encoder.i64(leaf.received));
     octets
+}
+
+/// Appends the octets of a leaf to `out`; `flag_octets` are those of its flags, as [`flag_octets`] makes them.
+pub fn write_leaf(leaf: &Leaf<'_>, flag_octets: &[u8], out: &mut Vec<u8>) {
+    infallible(
+        Encoder::new(&mut *out)
+            .array(5)
+            .and_then(|encoder| encoder.u32(leaf.uid)?.u64(leaf.length)?.bytes(&leaf.digest.0)),
+    );
+    out.extend_from_slice(flag_octets);
+    infallible(Encoder::new(out).i64(leaf.received));
 }
 
 /// The hash of a leaf: what goes into the folder's [`TreeHasher`].

@@ -53,6 +53,23 @@ impl UidSet {
         set
     }
 
+    /// A set from ranges (first and last uid each, neither 0) in any order, which may overlap; those that are the wrong
+    /// way round or hold uid 0 are left out.
+    pub fn from_ranges(mut ranges: Vec<(u32, u32)>) -> Self {
+        ranges.retain(|&(from, to)| 0 < from && from <= to);
+        if !ranges.is_sorted() {
+            ranges.sort_unstable();
+        }
+        ranges.dedup_by(|next, held| {
+            let joins = next.0 <= held.1.saturating_add(1);
+            if joins {
+                held.1 = held.1.max(next.1);
+            }
+            joins
+        });
+        Self(ranges)
+    }
+
     /// The uids in ascending order. A set from outside may hold four thousand million: bound [`len`](Self::len) first.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.iter().flat_map(|&(from, to)| from..=to)
@@ -236,6 +253,16 @@ mod tests {
                 prop_assert!(pair[0].1 + 1 < pair[1].0);
             }
             prop_assert_eq!(UidSet::from_cbor(&set.to_cbor()).unwrap(), set);
+        }
+
+        #[test]
+        fn ranges_in_any_order_make_the_set(ranges in prop::collection::vec((0u32..60, 0u32..60), 0..20)) {
+            let expected: UidSet = ranges
+                .iter()
+                .filter(|(from, _)| *from > 0)
+                .flat_map(|&(from, to)| from..=to)
+                .collect();
+            prop_assert_eq!(UidSet::from_ranges(ranges), expected);
         }
 
         #[test]

@@ -10,7 +10,7 @@ use super::{
     ListingKind, MAX_CHUNK, MAX_TEXT, MAX_VANISHED_RANGES,
 };
 use crate::digest::Digest;
-use crate::flags::Flags;
+use crate::flags::{Flags, SystemFlag};
 use crate::uid_set::{UidSet, UidSetError, definite_array, encode_ranges, infallible};
 
 /// Most flags in a frame: the system flags, all keywords, and some that a reader does not know.
@@ -34,8 +34,8 @@ pub enum FrameError {
         #[source]
         source: minicbor::decode::Error,
     },
-    /// The uids of a vanished frame are not a set.
-    #[error("malformed frame of vanished uids")]
+    /// The uids of a frame of vanished or present uids are not a set.
+    #[error("malformed frame of vanished or present uids")]
     Vanished(#[source] UidSetError),
     /// A part of a frame is longer or more than allowed.
     #[error("the {part} of a frame exceeds the limit of {limit}")]
@@ -56,22 +56,26 @@ pub enum FrameError {
 /// Appends the frame's octets to `out`.
 ///
 /// What the peer would refuse is never written: a chunk above [`MAX_CHUNK`] becomes several frames and an empty one
-/// none, vanished uids become as many frames as they need, a longer text is cut, and a token above [`MAX_TEXT`] is left
+/// none, vanished and present uids become as many frames as they need, a longer text is cut, and a token above [`MAX_TEXT`] is left
 /// out, which costs a full listing next time and nothing else.
 pub fn encode(frame: &Frame, out: &mut BytesMut) {
     match frame {
         Frame::Chunk(octets) => {
             for part in octets.chunks(MAX_CHUNK) {
-                write(out, part.len() + 8, |encoder| {
-                    infallible(encoder.array(2).and_then(|e| e.u8(4)?.bytes(part)));
-                });
+                encode_chunk_head(part.len(), out);
+                out.extend_from_slice(part);
             }
         }
         Frame::Vanished(uids) => {
             for part in uids.ranges().chunks(MAX_VANISHED_RANGES) {
-                let mut octets = vec![0x82, 2];
-                encode_ranges(part, &mut octets);
-                out.extend_from_slice(&octets);
+                write_ranges(out, 2, part);
+            }
+        }
+        // That nothing is there is said, too.
+        Frame::Present(uids) if uids.is_empty() => write_ranges(out, 8, &[]),
+        Frame::Present(uids) => {
+            for part in uids.ranges().chunks(MAX_VANISHED_RANGES) {
+                write_ranges(out, 8, part);
             }
         }
         Frame::Head(head) => write(out, 64, |encoder| encode_head(encoder, head)),
@@ -125,12 +129,37 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
     }
 }
 
-type MemoryEncoder<'a> = Encoder<&'a mut Vec<u8>>;
+/// Appends what stands before the octets of a chunk frame, so that a sender may send the octets themselves without
+/// copying them. `length` is 1 to [`MAX_CHUNK`].
+pub fn encode_chunk_head(length: usize, out: &mut BytesMut) {
+    write(out, 8, |encoder| {
+        infallible(encoder.array(2).and_then(|e| e.u8(4)?.bytes_len(length as u64)));
+    });
+}
 
-fn write(out: &mut BytesMut, capacity: usize, fill: impl FnOnce(&mut MemoryEncoder<'_>)) {
-    let mut octets = Vec::with_capacity(capacity);
-    fill(&mut Encoder::new(&mut octets));
+fn write_ranges(out: &mut BytesMut, kind: u8, ranges: &[(u32, u32)]) {
+    let mut octets = vec![0x82, kind];
+    encode_ranges(ranges, &mut octets);
     out.extend_from_slice(&octets);
+}
+
+/// Where frames are written to.
+struct Out<'a>(&'a mut BytesMut);
+
+impl minicbor::encode::Write for Out<'_> {
+    type Error = std::convert::Infallible;
+
+    fn write_all(&mut self, octets: &[u8]) -> Result<(), Self::Error> {
+        self.0.extend_from_slice(octets);
+        Ok(())
+    }
+}
+
+type MemoryEncoder<'a> = Encoder<Out<'a>>;
+
+fn write(out: &mut BytesMut, room: usize, fill: impl FnOnce(&mut MemoryEncoder<'_>)) {
+    out.reserve(room);
+    fill(&mut Encoder::new(Out(out)));
 }
 
 fn encode_head(encoder: &mut MemoryEncoder<'_>, head: &ListingHead) {
@@ -151,14 +180,14 @@ fn encode_head(encoder: &mut MemoryEncoder<'_>, head: &ListingHead) {
 }
 
 fn encode_item(encoder: &mut MemoryEncoder<'_>, kind: u8, uid: u32, flags: &Flags, received: i64, length: Option<u64>) {
-    let names = flags.names();
-    infallible(
-        encoder
-            .array(5)
-            .and_then(|e| e.u8(kind)?.u32(uid)?.array(names.len() as u64)),
-    );
-    for name in &names {
-        infallible(encoder.str(name));
+    let system = SystemFlag::ALL.into_iter().filter(|flag| flags.contains(*flag));
+    let count = system.clone().count() + flags.keywords().len();
+    infallible(encoder.array(5).and_then(|e| e.u8(kind)?.u32(uid)?.array(count as u64)));
+    for flag in system {
+        infallible(encoder.str(flag.name()));
+    }
+    for keyword in flags.keywords() {
+        infallible(encoder.str(keyword));
     }
     infallible(encoder.i64(received));
     encode_optional(encoder, length);
@@ -239,11 +268,11 @@ fn decode(octets: &Bytes) -> Result<Option<Frame>, FrameError> {
     let expected = match kind {
         0 => 7,
         1 | 3 => 5,
-        2 | 4 | 6 => 2,
+        2 | 4 | 6 | 8 => 2,
         9 => 3,
         5 | 7 | 10 => 4,
         FIRST_SKIPPABLE_KIND.. => return Ok(None),
-        8 | 11..FIRST_SKIPPABLE_KIND => return Err(FrameError::UnknownKind(kind)),
+        11..FIRST_SKIPPABLE_KIND => return Err(FrameError::UnknownKind(kind)),
     };
     if elements < expected {
         return Err(FrameError::Malformed("a frame has too few elements"));
@@ -279,6 +308,7 @@ fn decode(octets: &Bytes) -> Result<Option<Frame>, FrameError> {
         5 => Frame::Trailer(reader.trailer()?),
         6 => Frame::Gone { uid: reader.uid()? },
         7 => Frame::Failed(reader.failure()?),
+        8 => Frame::Present(UidSet::decode(&mut reader.decoder, MAX_VANISHED_RANGES).map_err(FrameError::Vanished)?),
         9 => Frame::ListingEnd {
             items: reader.decoder.u64().map_err(in_kind(kind))?,
             vanished: reader.decoder.u64().map_err(in_kind(kind))?,

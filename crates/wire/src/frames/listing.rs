@@ -1,6 +1,6 @@
 //! Whether a listing keeps its promises.
 
-use super::{Frame, ListedItem, ListingHead, ListingKind};
+use super::{Frame, ListedItem, ListingHead, ListingKind, MAX_LISTING_RANGES};
 use crate::uid_set::UidSet;
 
 /// What the reader of a listing may act on.
@@ -12,6 +12,8 @@ pub enum ListingEvent {
     Item(ListedItem),
     /// Uids that are gone; those of several such events ascend.
     Vanished(UidSet),
+    /// Uids that are there; all of several such events together, which ascend, are what the folder holds.
+    Present(UidSet),
     /// The listing is complete and the counts agree.
     End {
         /// Items listed.
@@ -41,6 +43,12 @@ pub enum ListingError {
         /// The uid before it.
         before: u32,
     },
+    /// A listing of changes may say what vanished or what is there, not both.
+    #[error("the listing names both vanished and present uids")]
+    VanishedAndPresent,
+    /// More ranges than [`MAX_LISTING_RANGES`].
+    #[error("the listing has more than {MAX_LISTING_RANGES} ranges of vanished or present uids")]
+    TooManyRanges,
     /// The end frame's counts are not those of the listing.
     #[error("the end frame's counts are not those of the listing")]
     Counts,
@@ -63,7 +71,9 @@ pub struct ListingCheck {
     items: u64,
     vanished: u64,
     last_item: u32,
-    last_vanished: u32,
+    last_ranged: u32,
+    ranges: usize,
+    present: bool,
 }
 
 impl Default for ListingCheck {
@@ -80,7 +90,9 @@ impl ListingCheck {
             items: 0,
             vanished: 0,
             last_item: 0,
-            last_vanished: 0,
+            last_ranged: 0,
+            ranges: 0,
+            present: false,
         }
     }
 
@@ -106,11 +118,26 @@ impl ListingCheck {
                 },
                 Frame::Vanished(uids),
             ) => {
-                if let (Some(&(first, _)), Some(&(_, last))) = (uids.ranges().first(), uids.ranges().last()) {
-                    ascend(&mut self.last_vanished, first, last)?;
+                if self.present {
+                    return Err(ListingError::VanishedAndPresent);
                 }
+                self.take_ranges(&uids)?;
                 self.vanished += uids.len() as u64;
                 Ok(ListingEvent::Vanished(uids))
+            }
+            (
+                State::Open {
+                    kind: ListingKind::Changes,
+                    ..
+                },
+                Frame::Present(uids),
+            ) => {
+                if self.vanished > 0 {
+                    return Err(ListingError::VanishedAndPresent);
+                }
+                self.present = true;
+                self.take_ranges(&uids)?;
+                Ok(ListingEvent::Present(uids))
             }
             (&State::Open { kind, exists }, Frame::ListingEnd { items, vanished }) => {
                 if (items, vanished) != (self.items, self.vanished) {
@@ -124,6 +151,18 @@ impl ListingCheck {
                 })
             }
             (_, frame) => Err(ListingError::OutOfOrder { frame: frame.name() }),
+        }
+    }
+
+    fn take_ranges(&mut self, uids: &UidSet) -> Result<(), ListingError> {
+        let ranges = uids.ranges();
+        self.ranges += ranges.len();
+        if self.ranges > MAX_LISTING_RANGES {
+            return Err(ListingError::TooManyRanges);
+        }
+        match (ranges.first(), ranges.last()) {
+            (Some(&(first, _)), Some(&(_, last))) => ascend(&mut self.last_ranged, first, last),
+            _ => Ok(()),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::flags::Flags;
 use crate::uid_set::UidSet;
 
 pub use body::{BodyEvent, BodyStreamCheck, BodyStreamError};
-pub use codec::{FrameDecoder, FrameError, encode};
+pub use codec::{FrameDecoder, FrameError, encode, encode_chunk_head};
 pub use listing::{ListingCheck, ListingError, ListingEvent};
 
 /// Most items that one request for bodies names.
@@ -30,8 +30,10 @@ pub const MAX_FRAME: usize = 128 * 1024;
 pub const MAX_CHUNK: usize = 64 * 1024;
 /// Longest text in a frame, and longest token, in octets.
 pub const MAX_TEXT: usize = 4 * 1024;
-/// Most ranges in one frame of vanished uids.
+/// Most ranges in one frame of vanished or present uids.
 pub const MAX_VANISHED_RANGES: usize = 8_000;
+/// Most ranges of vanished or present uids in one listing. A source that would need more sends a full listing.
+pub const MAX_LISTING_RANGES: usize = 1 << 20;
 /// Frames of this kind and above are skipped by readers that do not know them.
 pub const FIRST_SKIPPABLE_KIND: u64 = 16;
 
@@ -60,6 +62,8 @@ pub enum Frame {
     },
     /// Kind 7: the uid asked for could not be read.
     Failed(ItemFailure),
+    /// Kind 8: every uid that is there now, where the platform does not say what vanished since the token.
+    Present(UidSet),
     /// Kind 9: the last frame of a listing.
     ListingEnd {
         /// How many items were listed.
@@ -177,6 +181,7 @@ impl Frame {
             Self::Trailer(_) => "trailer",
             Self::Gone { .. } => "gone",
             Self::Failed(_) => "failed",
+            Self::Present(_) => "present",
             Self::ListingEnd { .. } => "end of listing",
             Self::BodyEnd { .. } => "end of bodies",
         }
