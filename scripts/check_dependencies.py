@@ -24,7 +24,7 @@ def load(path: str) -> dict:
 
 def crates() -> dict:
     """Folder of each crate with its manifest."""
-    folders = [os.path.join("crates", name) for name in sorted(os.listdir(os.path.join(ROOT, "crates")))] + ["tests"]
+    folders = [os.path.join("crates", name) for name in sorted(os.listdir(os.path.join(ROOT, "crates")))] + ["tests", os.path.join("bench", "tools")]
     return {folder: load(os.path.join(folder, "Cargo.toml")) for folder in folders
             if os.path.exists(os.path.join(ROOT, folder, "Cargo.toml"))}
 

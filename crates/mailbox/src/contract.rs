@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use rehome_wire::{digest::Digest, flags::Flags};
+use rehome_wire::{digest::Digest, flags::Flags, uid_set::UidSet};
 use std::path::PathBuf;
 
 /// A message's number within a folder and validity: growing, never reused (RFC 9051 §2.3.1.1). Never 0.
@@ -31,6 +31,49 @@ impl std::fmt::Display for FolderPath {
     /// For people: names joined by `/`; not unique where a name holds a slash.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0.join("/"))
+    }
+}
+
+/// Names a folder, and the validity that the caller's uids belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FolderRef<'a> {
+    /// Where it is.
+    pub path: &'a FolderPath,
+    /// Its UIDVALIDITY. What is asked with it is done in this validity or not at all; none takes whichever there is.
+    pub uid_validity: Option<u32>,
+}
+
+impl<'a> FolderRef<'a> {
+    /// The folder in one validity.
+    #[must_use]
+    pub fn new(path: &'a FolderPath, uid_validity: u32) -> Self {
+        let uid_validity = Some(uid_validity);
+        Self { path, uid_validity }
+    }
+
+    /// The folder in whichever validity it has.
+    #[must_use]
+    pub fn any(path: &'a FolderPath) -> Self {
+        Self {
+            path,
+            uid_validity: None,
+        }
+    }
+
+    /// Checks the validity that a platform tells.
+    ///
+    /// # Errors
+    /// Of scope `Folder`, retry `Now`, where it is another one.
+    pub fn check(self, found: u32) -> Result<(), MailboxError> {
+        match self.uid_validity {
+            Some(asked) if asked != found => Err(MailboxError {
+                what: format!("opening folder {}", self.path),
+                cause: format!("its UIDVALIDITY is {found} now, no longer {asked}"),
+                scope: ErrorScope::Folder,
+                retry: Retry::Now,
+            }),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
@@ -62,6 +105,8 @@ pub struct Folder {
     pub selectable: bool,
     /// Its numbers; none where not selectable.
     pub status: Option<FolderStatus>,
+    /// MAILBOXID (RFC 8474 §5.1), which stays over renames; none where the platform has none.
+    pub mailbox_id: Option<String>,
 }
 
 /// A folder's numbers.
@@ -112,11 +157,20 @@ pub struct Listing {
 pub enum ListingScope {
     /// Every item of the folder is in `items`.
     Whole,
-    /// Only changes; these uids vanished.
+    /// Only changes.
     Changes {
-        /// Vanished uids, ascending.
-        vanished: Vec<Uid>,
+        /// What is not there any more.
+        removed: Removed,
     },
+}
+
+/// How a listing of changes tells what was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// Exactly these uids vanished since the token (RFC 7162 §3.2.10).
+    Vanished(UidSet),
+    /// Exactly these uids are there: whatever else was there before is gone (RFC 7162 §3.1, which names no removals).
+    Present(UidSet),
 }
 
 /// One step of reading items.
@@ -231,6 +285,17 @@ pub struct Capabilities {
     pub max_item_length: Option<u64>,
     /// Most items of one append that are worth handing over together.
     pub append_batch: usize,
+    /// Folders that are worth working on at once; at least 1.
+    pub folders_at_once: usize,
+}
+
+/// Storage of a mailbox (RFC 9208), in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// What it holds.
+    pub used: u64,
+    /// What it may hold.
+    pub limit: u64,
 }
 
 /// Why a mailbox operation failed.
@@ -272,6 +337,8 @@ pub enum Retry {
 }
 
 /// One opened mailbox. Calls on different folders may run at once; calls that change one folder must not.
+///
+/// What takes a [`FolderRef`] fails before it does anything where the folder has another UIDVALIDITY: [`FolderRef::check`].
 #[async_trait]
 pub trait Mailbox: Send + Sync {
     /// What this driver can do here.
@@ -284,16 +351,11 @@ pub trait Mailbox: Send + Sync {
     /// A missing folder is an error of scope `Folder`, retry `Never`.
     async fn list(&self, folder: &FolderPath, since: Option<&ChangeToken>) -> Result<Listing, MailboxError>;
 
-    /// The folder's UIDVALIDITY now, as [`Mailbox::list`] tells it; drivers that know it without listing say so.
-    async fn uid_validity(&self, folder: &FolderPath) -> Result<u32, MailboxError> {
-        Ok(self.list(folder, None).await?.status.uid_validity)
-    }
-
     /// Streams the octets of `uids` (ascending) as stored. Every uid is answered once: item, gone or failed.
     /// Ending early with an error says nothing about unanswered uids.
     async fn read<'a>(
         &'a self,
-        folder: &FolderPath,
+        folder: FolderRef<'_>,
         uids: &[Uid],
     ) -> Result<BoxStream<'a, Result<ReadEvent, MailboxError>>, MailboxError>;
 
@@ -311,23 +373,34 @@ pub trait Mailbox: Send + Sync {
     async fn subscribe(&self, folder: &FolderPath, subscribed: bool) -> Result<(), MailboxError>;
 
     /// Appends items in order; on `Ok` those answered with a uid are durable. On `Err` the outcome is unknown.
-    async fn append(&self, folder: &FolderPath, items: Vec<NewItem>) -> Result<Vec<Appended>, MailboxError>;
+    async fn append(&self, folder: FolderRef<'_>, items: Vec<NewItem>) -> Result<Vec<Appended>, MailboxError>;
 
-    /// Copies items of this mailbox server-side ([`Capabilities::copy`]): (source folder, uid) into `folder`, in order.
+    /// Copies items of this mailbox server-side ([`Capabilities::copy`]) into `folder`, in the order of `uids`; one of
+    /// `items` describes each.
     async fn copy(
         &self,
-        items: &[(FolderPath, Uid)],
-        folder: &FolderPath,
-        keys: &[NewItem],
+        from: FolderRef<'_>,
+        uids: &[Uid],
+        folder: FolderRef<'_>,
+        items: &[NewItem],
     ) -> Result<Vec<Appended>, MailboxError>;
 
     /// Sets flags and keywords to exactly these; uids that are gone are skipped. Returns dropped keywords per uid.
     async fn set_flags(
         &self,
-        folder: &FolderPath,
+        folder: FolderRef<'_>,
         changes: &[(Uid, Flags)],
     ) -> Result<Vec<(Uid, Vec<String>)>, MailboxError>;
 
     /// Removes items for good; uids that are gone are skipped.
-    async fn remove(&self, folder: &FolderPath, uids: &[Uid]) -> Result<(), MailboxError>;
+    async fn remove(&self, folder: FolderRef<'_>, uids: &[Uid]) -> Result<(), MailboxError>;
+
+    /// Storage used and allowed, where the platform tells.
+    async fn quota(&self) -> Result<Option<Quota>, MailboxError> {
+        Ok(None)
+    }
+
+    /// What is asked from now on is answered on a new connection, where there are connections: a second look must not
+    /// come from the same confused session.
+    async fn renew(&self) {}
 }

@@ -4,7 +4,9 @@
 
 pub mod conformance;
 mod contract;
+pub mod imap;
 pub mod maildir;
 pub mod memory;
+pub mod spooled_delivery;
 
 pub use contract::*;

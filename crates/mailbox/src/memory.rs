@@ -4,8 +4,9 @@
 //! powers away, so that what the engine does without them can be tested.
 
 use crate::{
-    Appended, Body, Capabilities, ChangeToken, ErrorScope, Folder, FolderPath, FolderStatus, ItemKey, ItemMeta,
-    Listing, ListingScope, Mailbox, MailboxError, NewFolder, NewItem, ReadEvent, Retry, SpecialUse, Uid,
+    Appended, Body, Capabilities, ChangeToken, ErrorScope, Folder, FolderPath, FolderRef, FolderStatus, ItemKey,
+    ItemMeta, Listing, ListingScope, Mailbox, MailboxError, NewFolder, NewItem, ReadEvent, Removed, Retry, SpecialUse,
+    Uid,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,15 +24,19 @@ const PIECE: usize = 64 * 1024;
 pub struct MemoryMailbox {
     state: Arc<Mutex<State>>,
     capabilities: Capabilities,
+    mailbox_ids: bool,
 }
 
 #[derive(Default)]
 struct State {
     folders: BTreeMap<FolderPath, Held>,
     last_validity: u32,
+    last_number: u64,
 }
 
 struct Held {
+    /// Counts the folders ever made: the MAILBOXID.
+    number: u64,
     uid_validity: u32,
     uid_next: u32,
     mod_seq: u64,
@@ -121,14 +126,23 @@ impl State {
         })
     }
 
+    /// The folder, in the validity asked for.
+    fn folder_at(&mut self, folder: FolderRef<'_>) -> Result<&mut Held, MailboxError> {
+        let held = self.folder(folder.path)?;
+        folder.check(held.uid_validity)?;
+        Ok(held)
+    }
+
     fn create(&mut self, path: &FolderPath, new: &NewFolder) -> &mut Held {
-        let last_validity = &mut self.last_validity;
+        let (last_validity, last_number) = (&mut self.last_validity, &mut self.last_number);
         self.folders.entry(path.clone()).or_insert_with(|| {
+            *last_number += 1;
             let uid_validity = new
                 .identity
                 .map_or(*last_validity + 1, |identity| identity.uid_validity);
             *last_validity = uid_validity.max(*last_validity);
             Held {
+                number: *last_number,
                 uid_validity,
                 uid_next: new.identity.map_or(1, |identity| identity.uid_next.max(1)),
                 mod_seq: 1,
@@ -160,6 +174,7 @@ impl MemoryMailbox {
             keywords: true,
             max_item_length: None,
             append_batch: 100,
+            folders_at_once: 4,
         })
     }
 
@@ -169,7 +184,15 @@ impl MemoryMailbox {
         Self {
             state: Arc::default(),
             capabilities,
+            mailbox_ids: false,
         }
+    }
+
+    /// The same mailbox, which also tells a MAILBOXID for each folder.
+    #[must_use]
+    pub fn with_mailbox_ids(mut self) -> Self {
+        self.mailbox_ids = true;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -292,6 +315,9 @@ impl Mailbox for MemoryMailbox {
                     subscribed: held.is_some_and(|held| held.subscribed),
                     selectable: held.is_some(),
                     status: held.map(Held::status),
+                    mailbox_id: held
+                        .filter(|_| self.mailbox_ids)
+                        .map(|held| format!("M{}", held.number)),
                     path,
                 }
             })
@@ -316,12 +342,13 @@ impl Mailbox for MemoryMailbox {
         let scope = match since {
             None => ListingScope::Whole,
             Some(since) => ListingScope::Changes {
-                vanished: held
-                    .vanished
-                    .iter()
-                    .filter(|(_, at)| **at > since)
-                    .map(|(uid, _)| *uid)
-                    .collect(),
+                removed: Removed::Vanished(
+                    held.vanished
+                        .iter()
+                        .filter(|(_, at)| **at > since)
+                        .map(|(uid, _)| *uid)
+                        .collect(),
+                ),
             },
         };
         let token = self.capabilities.changes.then(|| token(held));
@@ -335,11 +362,11 @@ impl Mailbox for MemoryMailbox {
 
     async fn read<'a>(
         &'a self,
-        folder: &FolderPath,
+        folder: FolderRef<'_>,
         uids: &[Uid],
     ) -> Result<BoxStream<'a, Result<ReadEvent, MailboxError>>, MailboxError> {
-        self.lock().folder(folder)?;
-        let (folder, uids) = (folder.clone(), uids.to_vec());
+        self.lock().folder_at(folder)?;
+        let (folder, uids) = (folder.path.clone(), uids.to_vec());
         let events = stream::iter(uids).flat_map(move |uid| {
             let item = self
                 .lock()
@@ -447,13 +474,13 @@ impl Mailbox for MemoryMailbox {
         Ok(())
     }
 
-    async fn append(&self, folder: &FolderPath, items: Vec<NewItem>) -> Result<Vec<Appended>, MailboxError> {
+    async fn append(&self, folder: FolderRef<'_>, items: Vec<NewItem>) -> Result<Vec<Appended>, MailboxError> {
         let mut octets = Vec::with_capacity(items.len());
         for item in &items {
             octets.push(octets_of(item).await);
         }
         let mut state = self.lock();
-        let held = state.folder(folder)?;
+        let held = state.folder_at(folder)?;
         let append = |(item, octets): (&NewItem, Result<Bytes, MailboxError>)| match octets {
             Ok(octets) => Ok(self.append_one(held, item, octets)),
             Err(error) if error.scope == ErrorScope::Item => Ok(Appended::Refused(error)),
@@ -464,21 +491,22 @@ impl Mailbox for MemoryMailbox {
 
     async fn copy(
         &self,
-        items: &[(FolderPath, Uid)],
-        folder: &FolderPath,
-        keys: &[NewItem],
+        from: FolderRef<'_>,
+        uids: &[Uid],
+        folder: FolderRef<'_>,
+        items: &[NewItem],
     ) -> Result<Vec<Appended>, MailboxError> {
         let refuse = |cause, scope| error("copying items".to_owned(), cause, scope);
-        if !self.capabilities.copy || items.len() != keys.len() {
+        if !self.capabilities.copy || uids.len() != items.len() {
             return Err(refuse("the server does not copy this", ErrorScope::Folder));
         }
         let mut state = self.lock();
-        let mut answers = Vec::with_capacity(keys.len());
-        for ((from, uid), key) in items.iter().zip(keys) {
-            let octets = state.folder(from)?.items.get(uid).map(|item| item.octets.clone());
-            let held = state.folder(folder)?;
+        let mut answers = Vec::with_capacity(items.len());
+        for (uid, item) in uids.iter().zip(items) {
+            let octets = state.folder_at(from)?.items.get(uid).map(|item| item.octets.clone());
+            let held = state.folder_at(folder)?;
             answers.push(match octets {
-                Some(octets) => self.append_one(held, key, octets),
+                Some(octets) => self.append_one(held, item, octets),
                 None => Appended::Refused(MailboxError {
                     retry: Retry::Now,
                     ..refuse("the item is not there any more", ErrorScope::Item)
@@ -490,11 +518,11 @@ impl Mailbox for MemoryMailbox {
 
     async fn set_flags(
         &self,
-        folder: &FolderPath,
+        folder: FolderRef<'_>,
         changes: &[(Uid, Flags)],
     ) -> Result<Vec<(Uid, Vec<String>)>, MailboxError> {
         let mut state = self.lock();
-        let held = state.folder(folder)?;
+        let held = state.folder_at(folder)?;
         let mut all_dropped = Vec::new();
         for (uid, flags) in changes {
             let (flags, dropped) = self.dropped(flags);
@@ -512,9 +540,9 @@ impl Mailbox for MemoryMailbox {
         Ok(all_dropped)
     }
 
-    async fn remove(&self, folder: &FolderPath, uids: &[Uid]) -> Result<(), MailboxError> {
+    async fn remove(&self, folder: FolderRef<'_>, uids: &[Uid]) -> Result<(), MailboxError> {
         let mut state = self.lock();
-        let held = state.folder(folder)?;
+        let held = state.folder_at(folder)?;
         for uid in uids {
             held.remove(*uid);
         }

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod live;
+
 use bytes::Bytes;
 use rehome_mailbox::maildir::MaildirMailbox;
 use rehome_mailbox::maildir::deliver::Delivery;
 use rehome_mailbox::memory::MemoryMailbox;
 use rehome_mailbox::{
-    Appended, Body, Capabilities, FolderIdentity, FolderPath, ItemKey, Mailbox, NewFolder, NewItem, Uid, conformance,
+    Appended, Body, Capabilities, FolderIdentity, FolderPath, FolderRef, ItemKey, Mailbox, NewFolder, NewItem, Uid,
+    conformance,
 };
 use rehome_testkit::dovecot::{Dovecot, PASSWORD};
 use rehome_wire::digest::Digest;
@@ -198,7 +201,7 @@ fn messages() -> Vec<(Vec<u8>, &'static [&'static str])> {
 }
 
 async fn append(mailbox: &MaildirMailbox, folder: &FolderPath, items: Vec<NewItem>, manifest: &mut Manifest) {
-    let appended = mailbox.append(folder, items.clone()).await.unwrap();
+    let appended = mailbox.append(FolderRef::any(folder), items.clone()).await.unwrap();
     let held = manifest.folders.get_mut(folder).unwrap();
     for (item, appended) in items.into_iter().zip(appended) {
         let Appended::Uid { uid, keywords_dropped } = appended else {
@@ -334,12 +337,15 @@ async fn change_and_append(mailbox: &MaildirMailbox, manifest: &mut Manifest) {
         let uids: Vec<Uid> = held.items.keys().copied().collect();
         let flags = Flags::from_names(["\\Answered", "changed"]);
         mailbox
-            .set_flags(&path, &[(uids[3], flags.clone()), (uids[4], Flags::default())])
+            .set_flags(
+                FolderRef::any(&path),
+                &[(uids[3], flags.clone()), (uids[4], Flags::default())],
+            )
             .await
             .unwrap();
         held.items.get_mut(&uids[3]).unwrap().flags = flags;
         held.items.get_mut(&uids[4]).unwrap().flags = Flags::default();
-        mailbox.remove(&path, &uids[5..7]).await.unwrap();
+        mailbox.remove(FolderRef::any(&path), &uids[5..7]).await.unwrap();
         held.items.retain(|uid, _| !uids[5..7].contains(uid));
     }
     let octets = b"Subject: delivered\r\n\r\nlocally\r\n".to_vec();
@@ -405,7 +411,10 @@ async fn dovecot_serves_what_we_write() {
 
     // With the plugin whose escape we use, Dovecot shows the true names.
     drop(dovecot);
-    let dovecot = Dovecot::start_with(folder.path(), "mail_plugins = $mail_plugins listescape");
+    let dovecot = Dovecot::start_with(
+        folder.path(),
+        "protocol imap {\n  mail_plugins = $mail_plugins listescape\n}",
+    );
     let unserved: Vec<FolderPath> = manifest
         .folders
         .iter()

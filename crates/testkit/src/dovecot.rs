@@ -1,26 +1,54 @@
 //! A Dovecot of our own: private configuration, folders and port, running as whoever runs the test.
 
-use std::fs::Permissions;
+mod builder;
+
+pub use builder::{Builder, Format, Fsync, Subject};
+
+use crate::own;
+use crate::process::PATIENCE;
+use crate::token::Signer;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The password of every user.
+/// The password of every user of a Dovecot that has any ([`Builder::anybody`]).
 pub const PASSWORD: &str = "correct-horse";
 /// Who owns mail when the test runs as root, whom Dovecot would not let read any.
 const MAIL_USER: &str = "mail";
-/// How long a start or a stop may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A password that no one has.
+const LOCKED: &str = "{CRYPT}!";
 
 /// A running Dovecot. Stopped on drop; its log is printed if the test is failing then.
+///
+/// Sign-ins that fail are answered at once, and never delay later ones (its penalty is off). No `libeatmydata`: what it
+/// says is on the disk is there, unless [`Fsync::Never`] was asked for.
 pub struct Dovecot {
     process: Child,
-    port: u16,
+    ports: Ports,
     folder: tempfile::TempDir,
     mail_root: PathBuf,
+    users: Mutex<BTreeMap<String, User>>,
+    signer: Option<(Arc<Signer>, Subject)>,
+}
+
+/// Where it listens on 127.0.0.1.
+#[derive(Clone, Copy)]
+struct Ports {
+    imap: u16,
+    /// 0 without TLS.
+    imaps: u16,
+    /// 0 without LMTP.
+    lmtp: u16,
+}
+
+/// One of the users that have passwords of their own.
+struct User {
+    password: String,
+    is_denied: bool,
 }
 
 impl Dovecot {
@@ -34,44 +62,57 @@ impl Dovecot {
     /// As [`start`](Self::start), with more lines of configuration.
     #[must_use]
     pub fn start_with(mail_root: &Path, more: &str) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("dovecot")
-            .tempdir()
-            .expect("a temporary folder is made");
-        // The login processes are another user when we are root.
-        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("it is opened to others");
-        let port = free_port();
-        let config = folder.path().join("dovecot.conf");
-        std::fs::write(&config, configuration(folder.path(), mail_root, port, more))
-            .expect("the configuration is written");
-        for name in ["run", "state", "home"] {
-            std::fs::create_dir(folder.path().join(name)).expect("a folder is made");
-        }
-        give(&folder.path().join("home"));
-        give(mail_root);
-        let process = Command::new(program())
-            .arg("-F")
-            .arg("-c")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("dovecot is installed (or named in REHOME_WITHOUT)");
-        let mut dovecot = Self {
-            process,
-            port,
-            folder,
-            mail_root: mail_root.to_owned(),
-        };
-        dovecot.wait_until_ready();
-        dovecot
+        Self::builder(mail_root).anybody().more(more).start()
     }
 
-    /// Its IMAP port on 127.0.0.1.
+    /// A Dovecot that nobody may sign in to yet, with mail below `mail_root`.
+    pub fn builder(mail_root: &Path) -> Builder {
+        Builder::new(mail_root)
+    }
+
+    /// Its IMAP port on 127.0.0.1; STARTTLS is offered there if it has TLS.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.ports.imap
+    }
+
+    /// Its port of IMAP with TLS from the start.
+    ///
+    /// # Panics
+    /// When it was started without [`Builder::tls`].
+    #[must_use]
+    pub fn tls_port(&self) -> u16 {
+        assert!(self.ports.imaps != 0, "this Dovecot has no TLS");
+        self.ports.imaps
+    }
+
+    /// Its LMTP port. Mail for `NAME@any.example` goes to user NAME, unless users are named by whole addresses.
+    ///
+    /// # Panics
+    /// When it was started without [`Builder::lmtp`].
+    #[must_use]
+    pub fn lmtp_port(&self) -> u16 {
+        assert!(self.ports.lmtp != 0, "this Dovecot has no LMTP");
+        self.ports.lmtp
+    }
+
+    /// The file with the authority that signed its certificate, PEM; there if it has TLS.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("authority.pem")
+    }
+
+    /// Its configuration file, for `doveadm -c`.
+    #[must_use]
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.path().join("dovecot.conf")
+    }
+
+    /// Its passwd-file of users: lines `NAME:{PLAIN}PASSWORD::::::`. Dovecot looks at it once a second at most. Where a
+    /// program of the test changes it (by rename), nothing here that changes users may be called.
+    #[must_use]
+    pub fn users_file(&self) -> PathBuf {
+        self.folder.path().join("users")
     }
 
     /// What it logged so far.
@@ -83,7 +124,130 @@ impl Dovecot {
     /// Lets Dovecot read and change what was written below the mail root since the start. Needed only when the test
     /// runs as root: then mail is given to another user, as which Dovecot serves it.
     pub fn share_mail(&self) {
-        give(&self.mail_root);
+        own::give(&self.mail_root, &format!("{MAIL_USER}:{MAIL_USER}"));
+    }
+
+    /// Adds a user, or gives one another password. Up to a second may pass before Dovecot sees it.
+    ///
+    /// # Panics
+    /// When the name or the password has a colon or a line end.
+    pub fn set_user(&self, name: &str, password: &str) {
+        assert!(
+            !format!("{name}{password}").contains([':', '\n']),
+            "a passwd-file can hold this"
+        );
+        self.change_users(|users| {
+            let user = User {
+                password: password.to_owned(),
+                is_denied: false,
+            };
+            users.insert(name.to_owned(), user);
+        });
+    }
+
+    /// Removes a user, for whom then no master can sign in either. Up to a second may pass before Dovecot sees it.
+    pub fn remove_user(&self, name: &str) {
+        self.change_users(|users| {
+            users.remove(name);
+        });
+    }
+
+    /// Locks a user's password: no sign-in by it any more, while masters still sign in for him. Sessions go on until
+    /// [`kick`](Self::kick). Up to a second may pass before Dovecot sees it.
+    ///
+    /// # Panics
+    /// When there is no such user.
+    pub fn deny(&self, name: &str) {
+        self.change_users(|users| users.get_mut(name).expect("the user is there").is_denied = true);
+    }
+
+    /// The opposite of [`deny`](Self::deny).
+    ///
+    /// # Panics
+    /// When there is no such user.
+    pub fn permit(&self, name: &str) {
+        self.change_users(|users| users.get_mut(name).expect("the user is there").is_denied = false);
+    }
+
+    /// Asks a user's sessions to end. That is no barrier: one may still carry out what was sent before; it has ended
+    /// when [`sessions`](Self::sessions) does not name it any more.
+    pub fn kick(&self, user: &str) {
+        // It fails where no one is signed in.
+        let _ = self.try_doveadm(&["kick", user]);
+    }
+
+    /// Process ids of a user's sessions, one each.
+    #[must_use]
+    pub fn sessions(&self, user: &str) -> Vec<u32> {
+        let listed = self.doveadm(&["-f", "tab", "who", "-1", user]);
+        let mut lines = listed.lines().map(|line| line.split('\t'));
+        let place = lines
+            .next()
+            .and_then(|mut head| head.position(|name| name == "pid"))
+            .expect("doveadm names what it lists");
+        lines
+            .map(|mut line| line.nth(place).and_then(|pid| pid.parse().ok()).expect("a process id"))
+            .collect()
+    }
+
+    /// Runs `doveadm` on this Dovecot and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[must_use]
+    pub fn doveadm(&self, arguments: &[&str]) -> String {
+        let output = self.try_doveadm(arguments);
+        assert!(
+            output.status.success(),
+            "doveadm {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs `doveadm` on this Dovecot.
+    ///
+    /// # Panics
+    /// When it is not installed.
+    #[must_use]
+    pub fn try_doveadm(&self, arguments: &[&str]) -> Output {
+        Command::new("doveadm")
+            .arg("-c")
+            .arg(self.configuration())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("doveadm is installed")
+    }
+
+    /// A token with which this Dovecot lets `user` in by OAUTHBEARER and XOAUTH2 for an hour.
+    ///
+    /// # Panics
+    /// When it was started without [`Builder::bearer_tokens`].
+    #[must_use]
+    pub fn token(&self, user: &str) -> String {
+        let (signer, subject) = self.signer.as_ref().expect("this Dovecot takes tokens");
+        let subject = match subject {
+            Subject::User => user,
+            Subject::Application(name) => name,
+        };
+        signer.token(subject, Duration::from_secs(3600))
+    }
+
+    /// Who signs the tokens that it takes.
+    ///
+    /// # Panics
+    /// When it was started without [`Builder::bearer_tokens`].
+    #[must_use]
+    pub fn signer(&self) -> Arc<Signer> {
+        Arc::clone(&self.signer.as_ref().expect("this Dovecot takes tokens").0)
+    }
+
+    fn change_users(&self, change: impl FnOnce(&mut BTreeMap<String, User>)) {
+        let mut users = self.users.lock().expect("no test failed while it changed users");
+        change(&mut users);
+        own::write_whole(&self.users_file(), &passwd_file(&users));
     }
 
     fn log_path(&self) -> PathBuf {
@@ -92,7 +256,7 @@ impl Dovecot {
 
     fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        while !greets(self.port) {
+        while !greets(self.ports.imap) {
             let ended = self.process.try_wait().expect("the process can be asked");
             assert!(
                 ended.is_none() && Instant::now() < deadline,
@@ -133,32 +297,21 @@ fn program() -> &'static str {
     }
 }
 
-fn is_root() -> bool {
-    identity("-u") == "0"
+fn passwd_file(users: &BTreeMap<String, User>) -> String {
+    users
+        .iter()
+        .map(|(name, user)| {
+            let password = if user.is_denied {
+                LOCKED.to_owned()
+            } else {
+                format!("{{PLAIN}}{}", user.password)
+            };
+            format!("{name}:{password}::::::\n")
+        })
+        .collect()
 }
 
-/// Gives a folder with all in it to the user that Dovecot reads mail as, where that is not us.
-fn give(folder: &Path) {
-    if is_root() {
-        let given = Command::new("chown")
-            .arg("-R")
-            .arg(format!("{MAIL_USER}:{MAIL_USER}"))
-            .arg(folder)
-            .status();
-        assert!(
-            given.is_ok_and(|status| status.success()),
-            "{} is given to {MAIL_USER}",
-            folder.display()
-        );
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it has an address").port()
-}
-
-fn greets(port: u16) -> bool {
+pub(crate) fn greets(port: u16) -> bool {
     let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) else {
         return false;
     };
@@ -167,71 +320,4 @@ fn greets(port: u16) -> bool {
         .set_read_timeout(Some(PATIENCE))
         .and_then(|()| BufReader::new(stream).read_line(&mut greeting));
     read.is_ok() && greeting.starts_with("* OK")
-}
-
-fn identity(option: &str) -> String {
-    let output = Command::new("id").arg(option).output().expect("id runs");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-fn configuration(folder: &Path, mail_root: &Path, port: u16, more: &str) -> String {
-    let (folder, mail_root) = (folder.display(), mail_root.display());
-    // Dovecot refuses to do anything for a user as root; the packages have made other users.
-    let (login, internal, group, uid, gid) = if is_root() {
-        let [login, internal, group, mail] = ["dovenull", "dovecot", "dovecot", MAIL_USER].map(str::to_owned);
-        (login, internal, group, mail.clone(), mail)
-    } else {
-        (
-            identity("-un"),
-            identity("-un"),
-            identity("-gn"),
-            identity("-u"),
-            identity("-g"),
-        )
-    };
-    format!(
-        r#"base_dir = {folder}/run
-state_dir = {folder}/state
-log_path = {folder}/dovecot.log
-default_login_user = {login}
-default_internal_user = {internal}
-default_internal_group = {group}
-protocols = imap
-listen = 127.0.0.1
-ssl = no
-disable_plaintext_auth = no
-auth_mechanisms = plain
-first_valid_uid = 0
-first_valid_gid = 0
-mail_location = maildir:{mail_root}/%u
-passdb {{
-  driver = static
-  args = password={PASSWORD}
-}}
-userdb {{
-  driver = static
-  args = uid={uid} gid={gid} home={folder}/home/%u allow_all_users=yes
-}}
-namespace inbox {{
-  inbox = yes
-  separator = /
-}}
-service anvil {{
-  chroot =
-  unix_listener anvil-auth-penalty {{
-    mode = 0
-  }}
-}}
-service imap-login {{
-  chroot =
-  inet_listener imap {{
-    port = {port}
-  }}
-  inet_listener imaps {{
-    port = 0
-  }}
-}}
-{more}
-"#
-    )
 }

@@ -2,9 +2,16 @@
 //!
 //! Never: know a type of ours. What a test knows in our types it writes into files that a foreign program reads.
 
+pub mod certificate;
+pub mod checker;
+pub mod cyrus;
 pub mod dovecot;
+mod fill;
+pub mod imap;
 pub mod line;
+mod own;
 pub mod process;
+pub mod token;
 pub mod wait;
 
 /// Whether `REHOME_WITHOUT` (names separated by commas) leaves out a server, so that its tests may be passed over.

@@ -55,9 +55,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("fault", &[]),
     ("testkit", &[]),
+    ("bench", &[]),
     ("tests", &[]),
 ];
-const WITHOUT_FAULT: &[&str] = &["domain", "wire", "command", "fault", "testkit", "tests"];
+const WITHOUT_FAULT: &[&str] = &["domain", "wire", "command", "fault", "testkit", "tests", "bench"];
 const WITHOUT_DOMAIN: &[&str] = &[
     "wire",
     "mailbox",
@@ -67,6 +68,7 @@ const WITHOUT_DOMAIN: &[&str] = &[
     "domain",
     "testkit",
     "tests",
+    "bench",
 ];
 /// What tests of any room may use beside its own dependencies. `tests` works from outside: testkit is all it knows.
 const DEV: &[&str] = &["testkit"];

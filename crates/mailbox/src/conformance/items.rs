@@ -1,7 +1,7 @@
 //! Items: octets, dates, flags, removal.
 
 use super::{Read, Suite, item, key, octets_of, path, uid_of};
-use crate::{Appended, Body, FolderPath, NewItem, Uid};
+use crate::{Appended, Body, FolderPath, FolderRef, NewItem, Uid};
 use rehome_wire::flags::Flags;
 
 impl Suite<'_> {
@@ -16,7 +16,7 @@ impl Suite<'_> {
                 &["\\Seen", "\\Answered", "\\Flagged", "\\Deleted", "\\Draft"],
                 1_700_000_001,
             ),
-            item(3, b"no header at all", &["$Forwarded", "work", "\\Seen"], 1_600_000_000),
+            item(3, b"Subject: three\n", &["$Forwarded", "work", "\\Seen"], 1_600_000_000),
         ];
         let uids = self.append(&inbox, &items).await;
         assert!(
@@ -32,7 +32,7 @@ impl Suite<'_> {
         );
         let empty = self
             .mailbox
-            .append(&inbox, Vec::new())
+            .append(FolderRef::any(&inbox), Vec::new())
             .await
             .expect("nothing is appended");
         assert!(empty.is_empty());
@@ -74,9 +74,9 @@ impl Suite<'_> {
             .zip(raw)
             .map(|(uid, raw)| item(uid, raw, &[], 1_500_000_000))
             .collect();
-        let uids = self.append(&FolderPath::inbox(), &items).await;
-        self.assert_holds(&FolderPath::inbox(), &uids.into_iter().zip(&items).collect::<Vec<_>>())
-            .await;
+        let taken = self.append_odd(&FolderPath::inbox(), &items).await;
+        assert!(taken.len() * 2 >= items.len(), "most odd items are taken");
+        self.assert_holds(&FolderPath::inbox(), &taken).await;
     }
 
     pub(super) async fn received_times_come_back(&self) {
@@ -93,6 +93,7 @@ impl Suite<'_> {
         ];
         let items: Vec<NewItem> = (1..)
             .zip(times)
+            .filter(|(_, time)| (1..=1_700_000_000).contains(time) || !self.allowed.odd_times_changed)
             .map(|(uid, time)| item(uid, b"Subject: x\n\n", &[], time))
             .collect();
         let uids = self.append(&FolderPath::inbox(), &items).await;
@@ -117,7 +118,8 @@ impl Suite<'_> {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 24) as u8
         };
-        let raw: Vec<u8> = (0..5_000_000.min(most)).map(|_| octets()).collect();
+        let mut raw = b"Subject: large\n\n".to_vec();
+        raw.extend((0..5_000_000.min(most.saturating_sub(100))).map(|_| octets().max(1)));
         let items = [item(1, &raw, &[], 9)];
         if items[0].length <= most {
             let uids = self.append(&FolderPath::inbox(), &items).await;
@@ -142,7 +144,7 @@ impl Suite<'_> {
         self.create(&["INBOX"]).await;
         let inbox = FolderPath::inbox();
         let spool = std::env::temp_dir().join(format!("rehome-conformance-{}", uuid::Uuid::new_v4()));
-        let in_memory = item(1, b"Subject: spooled\r\n\r\n\0\xff", &[], 77);
+        let in_memory = item(1, b"Subject: spooled\r\n\r\n\x01\xff", &[], 77);
         std::fs::write(&spool, octets_of(&in_memory)).expect("a temporary file is written");
         let spooled = NewItem {
             body: Body::Spooled(spool.clone()),
@@ -155,7 +157,7 @@ impl Suite<'_> {
         };
         let appended = self
             .mailbox
-            .append(&inbox, vec![spooled, short])
+            .append(FolderRef::any(&inbox), vec![spooled, short])
             .await
             .expect("items are appended");
         assert!(
@@ -186,7 +188,11 @@ impl Suite<'_> {
                 .zip(round)
                 .map(|(uid, flags)| (*uid, Flags::from_names(flags)))
                 .collect();
-            let dropped = self.mailbox.set_flags(&inbox, &changes).await.expect("flags are set");
+            let dropped = self
+                .mailbox
+                .set_flags(FolderRef::any(&inbox), &changes)
+                .await
+                .expect("flags are set");
             assert!(!keywords || dropped.is_empty(), "a handful of keywords is kept");
             for (item, (_, flags)) in items.iter_mut().zip(&changes) {
                 item.flags = flags.clone();
@@ -196,7 +202,7 @@ impl Suite<'_> {
         }
         let gone = self
             .mailbox
-            .set_flags(&inbox, &[(999_999, Flags::from_names(["\\Seen"]))])
+            .set_flags(FolderRef::any(&inbox), &[(999_999, Flags::from_names(["\\Seen"]))])
             .await;
         assert!(gone.expect("items that are gone are skipped").is_empty());
         self.assert_too_many_keywords(&inbox, &mut items, uids).await;
@@ -209,7 +215,7 @@ impl Suite<'_> {
         let mut new = item(50, b"Subject: many\n\n", &names, 9);
         let appended = self
             .mailbox
-            .append(inbox, vec![new.clone()])
+            .append(FolderRef::any(inbox), vec![new.clone()])
             .await
             .expect("the item is taken");
         let Appended::Uid { uid, keywords_dropped } = &appended[0] else {
@@ -228,7 +234,7 @@ impl Suite<'_> {
         let flags = kept(keywords_dropped);
         let set = self
             .mailbox
-            .set_flags(inbox, &[(*uid, new.flags.clone())])
+            .set_flags(FolderRef::any(inbox), &[(*uid, new.flags.clone())])
             .await
             .expect("flags are set");
         let dropped = set.into_iter().flat_map(|(_, dropped)| dropped).collect::<Vec<_>>();
@@ -246,11 +252,11 @@ impl Suite<'_> {
         let items: Vec<NewItem> = (1..=4).map(|uid| item(uid, b"Subject: x\n\n", &[], 9)).collect();
         let uids = self.append(&inbox, &items).await;
         self.mailbox
-            .remove(&inbox, &[uids[1], uids[3], 999_999])
+            .remove(FolderRef::any(&inbox), &[uids[1], uids[3], 999_999])
             .await
             .expect("items are removed");
         self.mailbox
-            .remove(&inbox, &[uids[1]])
+            .remove(FolderRef::any(&inbox), &[uids[1]])
             .await
             .expect("removing twice is removing");
         self.assert_holds(&inbox, &[(uids[0], &items[0]), (uids[2], &items[2])])
@@ -264,16 +270,22 @@ impl Suite<'_> {
         self.create(&["INBOX"]).await;
         let inbox = FolderPath::inbox();
         let first = self
-            .append(&inbox, &[item(1, b"a", &[], 9), item(2, b"b", &[], 9)])
+            .append(
+                &inbox,
+                &[item(1, b"Subject: a\n\n", &[], 9), item(2, b"Subject: b\n\n", &[], 9)],
+            )
             .await;
         let before = self.list(&inbox).await.status;
-        self.mailbox.remove(&inbox, &first).await.expect("items are removed");
+        self.mailbox
+            .remove(FolderRef::any(&inbox), &first)
+            .await
+            .expect("items are removed");
         let after = self.list(&inbox).await.status;
         assert_eq!(
             (after.uid_validity, after.uid_next),
             (before.uid_validity, before.uid_next)
         );
-        let second = self.append(&inbox, &[item(3, b"c", &[], 9)]).await;
+        let second = self.append(&inbox, &[item(3, b"Subject: c\n\n", &[], 9)]).await;
         assert!(second[0] >= before.uid_next, "a uid is never given again");
     }
 }

@@ -21,6 +21,8 @@ pub struct Inspection {
     pub folders: u64,
     /// Message files in all folders.
     pub items: u64,
+    /// Octets of those files.
+    pub octets: u64,
     /// What an administrator should see, at most 1,000.
     pub problems: Vec<Problem>,
     /// How many more problems there are.
@@ -141,6 +143,9 @@ fn inspect_folder(directory: BorrowedFd<'_>, name: &[u8], report: &mut Inspectio
                 _ if file.starts_with(b".") => {}
                 FileType::RegularFile => {
                     report.items += 1;
+                    if let Ok(found) = rustix::fs::statat(&opened, &file, AtFlags::SYMLINK_NOFOLLOW) {
+                        report.octets += u64::try_from(found.st_size).unwrap_or_default();
+                    }
                     if rustix::fs::accessat(&opened, &file, Access::READ_OK, AtFlags::empty()).is_err() {
                         report.note(&path(), ProblemKind::Unreadable);
                     }
@@ -180,7 +185,8 @@ mod tests {
         std::os::unix::fs::symlink("/etc", root.join(".Out")).unwrap();
         let mut report = inspect(root).unwrap();
         assert!(report.is_maildir);
-        assert_eq!((report.folders, report.items, report.problems_untold), (2, 2, 0));
+        assert_eq!((report.folders, report.items, report.octets), (2, 2, 2));
+        assert_eq!(report.problems_untold, 0);
         report.problems.sort_by(|one, two| one.path.cmp(&two.path));
         let problems: Vec<_> = report
             .problems

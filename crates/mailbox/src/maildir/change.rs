@@ -2,11 +2,11 @@
 
 use super::folder::{self, FolderDirectory, Found, Sub};
 use super::item_name::{has_info, with_flags};
-use super::keywords::Assigned;
+use super::keywords::{Assigned, Keywords};
 use super::listing::{Settled, settle};
-use super::uidlist;
+use super::uidlist::{self, base_of};
 use super::validity::Validities;
-use crate::{ErrorScope, MailboxError, Retry, Uid};
+use crate::{ErrorScope, FolderRef, MailboxError, Retry, Uid};
 use rehome_wire::flags::Flags;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -20,21 +20,31 @@ const ATTEMPTS: usize = 10;
 pub(super) fn set_flags(
     folder: &FolderDirectory,
     validities: &Validities,
+    at: FolderRef<'_>,
     changes: &[(Uid, Flags)],
 ) -> Result<Vec<(Uid, Vec<String>)>, MailboxError> {
     let mut settled = settle(folder, validities)?;
-    let assigned = assign_keywords(folder, &mut settled, changes)?;
+    at.check(settled.list.uid_validity)?;
+    let at = FolderRef::new(at.path, settled.list.uid_validity);
+    let assigned = assign_keywords(folder, &settled, changes)?;
     let mut pending: Vec<usize> = (0..changes.len()).collect();
     let mut renamed = false;
     for _ in 0..ATTEMPTS {
         let mut missed = Vec::new();
         for index in pending {
             let (uid, flags) = &changes[index];
-            let Some(found) = settled.present.get(uid) else {
+            let Some(found) = settled.found(*uid) else {
                 continue;
             };
-            match rename(folder, found, &with_flags(&found.name, flags, &assigned[index].letters)) {
-                Ok(done) => renamed |= done,
+            let name = with_flags(&found.name, flags, &assigned[index].letters);
+            match rename(folder, &found, &name) {
+                Ok(true) => {
+                    renamed = true;
+                    let info = &name[base_of(&name).len()..];
+                    let file = (*uid, Sub::Cur, info);
+                    folder.cache.put(settled.list.uid_validity, std::iter::once(file));
+                }
+                Ok(false) => {}
                 Err(Errno::NOENT) => missed.push(index),
                 Err(error) => return Err(folder.failed("setting flags", error)),
             }
@@ -49,6 +59,7 @@ pub(super) fn set_flags(
         }
         pending = missed;
         settled = settle(folder, validities)?;
+        at.check(settled.list.uid_validity)?;
     }
     Err(kept_changing(folder, "setting flags"))
 }
@@ -64,18 +75,19 @@ fn kept_changing(folder: &FolderDirectory, what: &str) -> MailboxError {
 
 fn assign_keywords(
     folder: &FolderDirectory,
-    settled: &mut Settled,
+    settled: &Settled,
     changes: &[(Uid, Flags)],
 ) -> Result<Vec<Assigned>, MailboxError> {
     if changes.iter().all(|(_, flags)| settled.keywords.know(flags)) {
-        return Ok(changes
-            .iter()
-            .map(|(_, flags)| settled.keywords.assign(flags, &|_| true))
-            .collect());
+        let mut keywords = Keywords::clone(&settled.keywords);
+        let assigned = changes.iter().map(|(_, flags)| keywords.assign(flags, &|_| true));
+        return Ok(assigned.collect());
     }
     let _lock = folder.lock(uidlist::FILE)?;
     let mut keywords = folder.read_keywords()?;
-    let in_use: Vec<u8> = (b'a'..=b'z').filter(|letter| settled.uses_letter(*letter)).collect();
+    let in_use: Vec<u8> = (b'a'..=b'z')
+        .filter(|letter| settled.present.uses_letter(*letter))
+        .collect();
     let assigned: Vec<Assigned> = changes
         .iter()
         .map(|(_, flags)| keywords.assign(flags, &|letter| in_use.contains(&letter)))
@@ -83,7 +95,6 @@ fn assign_keywords(
     if assigned.iter().any(|assigned| assigned.changed) {
         folder.write_keywords(&keywords)?;
     }
-    settled.keywords = keywords;
     Ok(assigned)
 }
 
@@ -108,14 +119,23 @@ fn sync(folder: &FolderDirectory, changed: bool) -> Result<(), MailboxError> {
 }
 
 /// Removes items: first the files, durably, then their lines.
-pub(super) fn remove(folder: &FolderDirectory, validities: &Validities, uids: &[Uid]) -> Result<(), MailboxError> {
+pub(super) fn remove(
+    folder: &FolderDirectory,
+    validities: &Validities,
+    at: FolderRef<'_>,
+    uids: &[Uid],
+) -> Result<(), MailboxError> {
+    let mut at = at;
     let gone: HashSet<Uid> = uids.iter().copied().collect();
     let mut removed = false;
     for _ in 0..ATTEMPTS {
         let settled = settle(folder, validities)?;
+        let uid_validity = settled.list.uid_validity;
+        at.check(uid_validity)?;
+        at = FolderRef::new(at.path, uid_validity);
         let mut missed = false;
         for uid in &gone {
-            let Some(found) = settled.present.get(uid) else {
+            let Some(found) = settled.found(*uid) else {
                 continue;
             };
             match rustix::fs::unlinkat(folder.sub(found.sub), &found.name, AtFlags::empty()) {
@@ -127,26 +147,25 @@ pub(super) fn remove(folder: &FolderDirectory, validities: &Validities, uids: &[
                 Err(error) => return Err(folder.failed("removing an item", error)),
             }
         }
+        drop(settled);
+        folder.cache.forget(uid_validity, |uid| gone.contains(&uid));
         if !missed {
             sync(folder, removed)?;
-            return forget(folder, &gone);
+            return forget(folder, uid_validity, &gone);
         }
     }
     Err(kept_changing(folder, "removing items"))
 }
 
-fn forget(folder: &FolderDirectory, gone: &HashSet<Uid>) -> Result<(), MailboxError> {
-    let _lock = folder.lock(uidlist::FILE)?;
-    let Some(mut list) = folder.read_uidlist()? else {
+fn forget(folder: &FolderDirectory, uid_validity: u32, gone: &HashSet<Uid>) -> Result<(), MailboxError> {
+    let lock = folder.lock(uidlist::FILE)?;
+    let Some(mut known) = folder.take_list(&lock)? else {
         return Ok(());
     };
-    let before = list.entries().len();
-    list.forget(|uid| gone.contains(&uid));
-    if list.entries().len() == before {
-        Ok(())
-    } else {
-        folder.write_uidlist(&list)
+    if known.list.uid_validity == uid_validity && gone.iter().any(|uid| known.list.base(*uid).is_some()) {
+        known.list_mut().forget(|uid| gone.contains(&uid));
     }
+    folder.store_list(known, &lock)
 }
 
 /// Removes a directory with all in it, following no link; missing is success.

@@ -5,9 +5,11 @@
 //! change only under Dovecot's own dotlocks, by new file and rename. The received time is the file's mtime, flags are
 //! letters of its name, lengths are measured and never taken from names. No symbolic link below the root is followed.
 //!
-//! Whole listings only: a Maildir numbers no changes.
+//! Whole listings only: a Maildir numbers no changes. What was read of a folder is remembered while it has not changed
+//! (see `cache`).
 
 mod append;
+mod cache;
 mod change;
 mod dotlock;
 mod error;
@@ -16,6 +18,7 @@ mod item_name;
 mod keywords;
 mod listing;
 mod names;
+mod present;
 mod read;
 mod sidecar;
 #[cfg(test)]
@@ -24,34 +27,34 @@ mod tree;
 mod uidlist;
 mod utf7;
 mod validity;
+mod write;
 
 pub mod adopt;
 pub mod deliver;
 pub mod place;
 
 use crate::{
-    Appended, Capabilities, ChangeToken, ErrorScope, Folder, FolderPath, FolderStatus, Listing, Mailbox, MailboxError,
-    NewFolder, NewItem, ReadEvent, Retry, Uid,
+    Appended, Capabilities, ChangeToken, ErrorScope, Folder, FolderPath, FolderRef, FolderStatus, Listing, Mailbox,
+    MailboxError, NewFolder, NewItem, ReadEvent, Retry, Uid,
 };
 use append::{Job, Source};
 use async_trait::async_trait;
+use cache::Caches;
 use error::{broken_task, failed, refused};
 use folder::FolderDirectory;
-use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use rehome_wire::flags::Flags;
 use rustix::fs::{CWD, Mode, OFlags};
-use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use tree::Tree;
 use validity::Validities;
 
-/// Items of one append that share one rewrite of the uid list and one sync of the folder.
+/// Items of one append that share one change of the uid list and one sync of the folder.
 const APPEND_BATCH: usize = 256;
-/// Pieces of octets (64 KiB each) read ahead of the reader.
-const READ_AHEAD: usize = 8;
+/// Folders that are written at once: their syncs share the disk's journal.
+const FOLDERS_AT_ONCE: usize = 4;
 
 /// A mailbox in a Maildir.
 #[derive(Clone)]
@@ -61,7 +64,8 @@ pub struct MaildirMailbox {
 
 struct Inner {
     root: OwnedFd,
-    validities: Validities,
+    validities: Arc<Validities>,
+    caches: Caches,
 }
 
 impl Inner {
@@ -69,11 +73,34 @@ impl Inner {
         Tree {
             root: self.root.as_fd(),
             validities: &self.validities,
+            caches: &self.caches,
         }
     }
 
     fn folder(&self, path: &FolderPath) -> Result<FolderDirectory, MailboxError> {
-        FolderDirectory::existing(self.root.as_fd(), path)
+        FolderDirectory::existing(self.root.as_fd(), &self.caches, path)
+    }
+}
+
+/// A [`FolderRef`] that travels to another thread.
+struct At {
+    path: FolderPath,
+    uid_validity: Option<u32>,
+}
+
+impl At {
+    fn new(folder: FolderRef<'_>) -> Self {
+        Self {
+            path: folder.path.clone(),
+            uid_validity: folder.uid_validity,
+        }
+    }
+
+    fn folder(&self) -> FolderRef<'_> {
+        FolderRef {
+            path: &self.path,
+            uid_validity: self.uid_validity,
+        }
     }
 }
 
@@ -104,7 +131,8 @@ impl MaildirMailbox {
         Ok(Self {
             inner: Arc::new(Inner {
                 root,
-                validities: Validities::default(),
+                validities: Arc::default(),
+                caches: Caches::default(),
             }),
         })
     }
@@ -132,6 +160,7 @@ impl Mailbox for MaildirMailbox {
             keywords: true,
             max_item_length: None,
             append_batch: APPEND_BATCH,
+            folders_at_once: FOLDERS_AT_ONCE,
         }
     }
 
@@ -147,41 +176,19 @@ impl Mailbox for MaildirMailbox {
         .await
     }
 
-    async fn uid_validity(&self, folder: &FolderPath) -> Result<u32, MailboxError> {
-        let folder = folder.clone();
-        self.blocking("reading a folder's UIDVALIDITY", move |inner| {
-            let folder = inner.folder(&folder)?;
-            match folder.read_uidlist()? {
-                Some(list) => Ok(list.uid_validity),
-                None => Ok(listing::settle(&folder, &inner.validities)?.list.uid_validity),
-            }
-        })
-        .await
-    }
-
     async fn read<'a>(
         &'a self,
-        folder: &FolderPath,
+        folder: FolderRef<'_>,
         uids: &[Uid],
     ) -> Result<BoxStream<'a, Result<ReadEvent, MailboxError>>, MailboxError> {
-        let path = folder.clone();
-        let folder = self
-            .blocking("opening a folder", move |inner| inner.folder(&path))
+        let (at, asked) = (At::new(folder), uids.to_vec());
+        let (start, uids) = self
+            .blocking("opening a folder", move |inner| {
+                let start = read::start(inner.folder(&at.path)?, &inner.validities, at.folder(), &asked)?;
+                Ok((start, asked))
+            })
             .await?;
-        let inner = Arc::clone(&self.inner);
-        let uids = uids.to_vec();
-        let (sender, receiver) = tokio::sync::mpsc::channel(READ_AHEAD);
-        // The task ends with the stream: its next piece finds no receiver.
-        let task = tokio::task::spawn_blocking(move || read::read(&folder, &inner.validities, &uids, &sender));
-        let events = futures_util::stream::unfold((receiver, Some(task)), |(mut receiver, mut task)| async move {
-            if let Some(event) = receiver.recv().await {
-                return Some((event, (receiver, task)));
-            }
-            // A task that broke off must not look like an answer to every uid.
-            let error = task.take()?.await.err()?;
-            Some((Err(broken_task("reading items", &error)), (receiver, None)))
-        });
-        Ok(events.boxed())
+        Ok(read::stream(start, Arc::clone(&self.inner.validities), uids))
     }
 
     async fn create_folder(&self, folder: &FolderPath, new: &NewFolder) -> Result<FolderStatus, MailboxError> {
@@ -212,10 +219,10 @@ impl Mailbox for MaildirMailbox {
         .await
     }
 
-    async fn append(&self, folder: &FolderPath, items: Vec<NewItem>) -> Result<Vec<Appended>, MailboxError> {
-        let folder = folder.clone();
+    async fn append(&self, folder: FolderRef<'_>, items: Vec<NewItem>) -> Result<Vec<Appended>, MailboxError> {
+        let at = At::new(folder);
         self.blocking("appending", move |inner| {
-            let folder = inner.folder(&folder)?;
+            let folder = inner.folder(&at.path)?;
             let jobs: Vec<Job> = items
                 .into_iter()
                 .map(|item| Job {
@@ -223,92 +230,88 @@ impl Mailbox for MaildirMailbox {
                     source: Source::Body,
                 })
                 .collect();
-            append_in_batches(&folder, inner, &jobs)
+            append_in_batches(&folder, inner, &at, &jobs)
         })
         .await
     }
 
     async fn copy(
         &self,
-        items: &[(FolderPath, Uid)],
-        folder: &FolderPath,
-        keys: &[NewItem],
+        from: FolderRef<'_>,
+        uids: &[Uid],
+        folder: FolderRef<'_>,
+        items: &[NewItem],
     ) -> Result<Vec<Appended>, MailboxError> {
-        let (items, folder, keys) = (items.to_vec(), folder.clone(), keys.to_vec());
-        self.blocking("copying", move |inner| copy(inner, &items, &folder, keys))
+        let (from, uids) = (At::new(from), uids.to_vec());
+        let (at, items) = (At::new(folder), items.to_vec());
+        self.blocking("copying", move |inner| copy(inner, &from, &uids, &at, items))
             .await
     }
 
     async fn set_flags(
         &self,
-        folder: &FolderPath,
+        folder: FolderRef<'_>,
         changes: &[(Uid, Flags)],
     ) -> Result<Vec<(Uid, Vec<String>)>, MailboxError> {
-        let (folder, changes) = (folder.clone(), changes.to_vec());
+        let (at, changes) = (At::new(folder), changes.to_vec());
         self.blocking("setting flags", move |inner| {
-            change::set_flags(&inner.folder(&folder)?, &inner.validities, &changes)
+            change::set_flags(&inner.folder(&at.path)?, &inner.validities, at.folder(), &changes)
         })
         .await
     }
 
-    async fn remove(&self, folder: &FolderPath, uids: &[Uid]) -> Result<(), MailboxError> {
-        let (folder, uids) = (folder.clone(), uids.to_vec());
+    async fn remove(&self, folder: FolderRef<'_>, uids: &[Uid]) -> Result<(), MailboxError> {
+        let (at, uids) = (At::new(folder), uids.to_vec());
         self.blocking("removing items", move |inner| {
-            change::remove(&inner.folder(&folder)?, &inner.validities, &uids)
+            change::remove(&inner.folder(&at.path)?, &inner.validities, at.folder(), &uids)
         })
         .await
     }
 }
 
-fn append_in_batches(folder: &FolderDirectory, inner: &Inner, jobs: &[Job]) -> Result<Vec<Appended>, MailboxError> {
+fn append_in_batches(
+    folder: &FolderDirectory,
+    inner: &Inner,
+    at: &At,
+    jobs: &[Job],
+) -> Result<Vec<Appended>, MailboxError> {
     let mut answers = Vec::with_capacity(jobs.len());
     for batch in jobs.chunks(APPEND_BATCH) {
-        answers.extend(append::append(folder, &inner.validities, batch)?);
+        answers.extend(append::append(folder, &inner.validities, at.folder(), batch)?);
     }
     Ok(answers)
 }
 
-fn copy(
-    inner: &Inner,
-    items: &[(FolderPath, Uid)],
-    folder: &FolderPath,
-    keys: Vec<NewItem>,
-) -> Result<Vec<Appended>, MailboxError> {
-    if items.len() != keys.len() {
+fn copy(inner: &Inner, from: &At, uids: &[Uid], to: &At, items: Vec<NewItem>) -> Result<Vec<Appended>, MailboxError> {
+    if uids.len() != items.len() {
         return Err(refused(
             "copying",
             "there is not one new item for each source",
             ErrorScope::Folder,
         ));
     }
-    let target = inner.folder(folder)?;
-    let mut opened = HashMap::new();
-    let mut jobs = Vec::with_capacity(keys.len());
-    for ((path, uid), item) in items.iter().zip(keys) {
-        if !opened.contains_key(path) {
-            let from = Arc::new(inner.folder(path)?);
-            let settled = listing::settle(&from, &inner.validities)?;
-            opened.insert(path.clone(), (from, settled));
-        }
-        let source = opened.get(path).and_then(|(from, settled)| {
-            let found = settled.present.get(uid)?.clone();
-            Some(Source::File {
-                folder: Arc::clone(from),
-                found,
-            })
-        });
-        let gone = || {
-            Source::None(MailboxError {
-                what: format!("copying item {uid} of folder {path}"),
-                cause: "the item is not there any more".to_owned(),
-                scope: ErrorScope::Item,
-                retry: Retry::Now,
-            })
-        };
-        jobs.push(Job {
-            item,
-            source: source.unwrap_or_else(gone),
-        });
-    }
-    append_in_batches(&target, inner, &jobs)
+    let target = inner.folder(&to.path)?;
+    let source = Arc::new(inner.folder(&from.path)?);
+    let settled = listing::settle(&source, &inner.validities)?;
+    from.folder().check(settled.list.uid_validity)?;
+    let jobs: Vec<Job> = uids
+        .iter()
+        .zip(items)
+        .map(|(uid, item)| {
+            let source = match settled.found(*uid) {
+                Some(found) => Source::File {
+                    folder: Arc::clone(&source),
+                    found,
+                },
+                None => Source::None(MailboxError {
+                    what: format!("copying item {uid} of folder {}", from.path),
+                    cause: "the item is not there any more".to_owned(),
+                    scope: ErrorScope::Item,
+                    retry: Retry::Now,
+                }),
+            };
+            Job { item, source }
+        })
+        .collect();
+    append_in_batches(&target, inner, to, &jobs)
 }

@@ -1,8 +1,9 @@
 //! What only a Maildir can do: files from elsewhere, left-overs of crashes, links.
 
 use super::*;
-use crate::{FolderIdentity, ItemKey, Mailbox};
+use crate::{FolderIdentity, FolderRef, ItemKey, Mailbox};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use rehome_wire::digest::Digest;
 use std::fs;
 use std::path::PathBuf;
@@ -35,7 +36,10 @@ fn item(source_uid: Uid, octets: &'static [u8], flags: &[&str]) -> NewItem {
 }
 
 async fn append(mailbox: &MaildirMailbox, items: Vec<NewItem>) -> Vec<Uid> {
-    let appended = mailbox.append(&FolderPath::inbox(), items).await.unwrap();
+    let appended = mailbox
+        .append(FolderRef::any(&FolderPath::inbox()), items)
+        .await
+        .unwrap();
     appended
         .iter()
         .map(|appended| match appended {
@@ -51,7 +55,10 @@ async fn uids(mailbox: &MaildirMailbox) -> Vec<Uid> {
 }
 
 async fn octets(mailbox: &MaildirMailbox, uid: Uid) -> Option<Vec<u8>> {
-    let mut stream = mailbox.read(&FolderPath::inbox(), &[uid]).await.unwrap();
+    let mut stream = mailbox
+        .read(FolderRef::any(&FolderPath::inbox()), &[uid])
+        .await
+        .unwrap();
     let mut octets = None;
     while let Some(event) = stream.next().await {
         match event.unwrap() {
@@ -88,10 +95,16 @@ async fn files_from_elsewhere_get_uids_where_they_lie() {
     assert_eq!(octets(&mailbox, 2).await.unwrap(), b"B", "in the order of arrival");
     assert_eq!(names(root.path(), "new"), ["1500.b"]);
     let flagged = [(2, Flags::default()), (1, Flags::from_names(["\\Draft"]))];
-    mailbox.set_flags(&FolderPath::inbox(), &flagged).await.unwrap();
+    mailbox
+        .set_flags(FolderRef::any(&FolderPath::inbox()), &flagged)
+        .await
+        .unwrap();
     assert_eq!(names(root.path(), "new"), ["1500.b"], "no flags, no move");
     mailbox
-        .set_flags(&FolderPath::inbox(), &[(2, Flags::from_names(["\\Seen"]))])
+        .set_flags(
+            FolderRef::any(&FolderPath::inbox()),
+            &[(2, Flags::from_names(["\\Seen"]))],
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -167,7 +180,7 @@ async fn links_are_not_followed() {
     std::os::unix::fs::symlink(outside.path().join("list"), root.path().join("dovecot-keywords")).unwrap();
     assert!(
         mailbox
-            .append(&FolderPath::inbox(), vec![item(2, b"x", &["work"])])
+            .append(FolderRef::any(&FolderPath::inbox()), vec![item(2, b"x", &["work"])])
             .await
             .is_err()
     );
@@ -221,7 +234,119 @@ async fn what_others_wrote_into_the_list_stays() {
     assert_eq!(append(&mailbox, vec![item(1, b"b", &[])]).await, [10]);
     let written = fs::read_to_string(root.path().join("dovecot-uidlist")).unwrap();
     let name = format!("10 :1000.R{:032x}F1V2U1.rehome,S=1,W=1\n", 7);
-    assert_eq!(written, list.replace("N10", "N11") + &name);
+    assert_eq!(written, list.to_owned() + &name, "lines are added, as Dovecot does");
+    mailbox
+        .remove(FolderRef::any(&FolderPath::inbox()), &[4])
+        .await
+        .unwrap();
+    let written = fs::read_to_string(root.path().join("dovecot-uidlist")).unwrap();
+    let list = list.replace("N10", "N11").replace("4 W9 Gabc :1.a\n", "");
+    assert_eq!(written, list + &name, "the next uid is kept when lines go");
+}
+
+#[tokio::test]
+async fn a_line_that_was_cut_is_left_out_and_not_added_to() {
+    use std::io::Write;
+    let (mailbox, root) = mailbox().await;
+    assert_eq!(append(&mailbox, vec![item(1, b"a", &[])]).await, [1]);
+    let list = root.path().join("dovecot-uidlist");
+    let mut file = fs::File::options().append(true).open(&list).unwrap();
+    file.write_all(b"2 :1000.cut").unwrap();
+    assert_eq!(uids(&mailbox).await, [1]);
+    assert_eq!(append(&mailbox, vec![item(2, b"b", &[])]).await, [2]);
+    let text = fs::read_to_string(&list).unwrap();
+    assert!(text.ends_with('\n') && !text.contains("cut"), "{text}");
+    assert_eq!(uids(&mailbox).await, [1, 2]);
+    assert_eq!(octets(&mailbox, 2).await.unwrap(), b"b");
+}
+
+/// What is remembered must never hide what others did.
+#[tokio::test]
+async fn what_others_change_is_seen_at_once() {
+    use std::io::Write;
+    let (mailbox, root) = mailbox().await;
+    let listed = |listing: Listing| -> Vec<(Uid, Vec<String>)> {
+        let items = listing.items.into_iter();
+        items.map(|item| (item.uid, item.flags.names())).collect()
+    };
+    let inbox = FolderPath::inbox();
+    append(
+        &mailbox,
+        vec![item(1, b"a", &[]), item(2, b"b", &[]), item(3, b"c", &[])],
+    )
+    .await;
+    // So long ago that its times tell what changes.
+    let old = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
+    let age = || {
+        for sub in ["cur", "new"] {
+            fs::File::open(root.path().join(sub)).unwrap().set_times(old).unwrap();
+        }
+    };
+    age();
+    for _ in 0..2 {
+        assert_eq!(uids(&mailbox).await, [1, 2, 3]);
+    }
+    let cur = root.path().join("cur");
+    let name = |number: usize| names(root.path(), "cur")[number].clone();
+    fs::rename(cur.join(name(1)), cur.join(format!("{}F", name(1)))).unwrap();
+    let seen = listed(mailbox.list(&inbox, None).await.unwrap());
+    assert_eq!(seen[1], (2, vec!["\\Flagged".to_owned()]));
+    age();
+    assert_eq!(uids(&mailbox).await, [1, 2, 3]);
+    fs::remove_file(cur.join(name(0))).unwrap();
+    assert_eq!(octets(&mailbox, 1).await, None);
+    assert_eq!(octets(&mailbox, 2).await.unwrap(), b"b");
+    assert_eq!(uids(&mailbox).await, [2, 3]);
+    age();
+    assert_eq!(uids(&mailbox).await, [2, 3]);
+    fs::write(root.path().join("new/2000.d"), "d").unwrap();
+    let mut list = fs::File::options()
+        .append(true)
+        .open(root.path().join("dovecot-uidlist"))
+        .unwrap();
+    list.write_all(b"9 :2000.d\n").unwrap();
+    assert_eq!(octets(&mailbox, 9).await.unwrap(), b"d");
+    assert_eq!(uids(&mailbox).await, [2, 3, 9]);
+    assert_eq!(append(&mailbox, vec![item(4, b"e", &[])]).await, [10]);
+    assert_eq!(octets(&mailbox, 10).await.unwrap(), b"e");
+}
+
+#[tokio::test]
+async fn many_items_are_read_in_order_and_large_ones_in_pieces() {
+    let (mailbox, _root) = mailbox().await;
+    let text = |uid: Uid| -> Vec<u8> {
+        let length = if uid.is_multiple_of(40) {
+            700_000
+        } else {
+            uid as usize * 3
+        };
+        uid.to_string().into_bytes().into_iter().cycle().take(length).collect()
+    };
+    let items = (1..=150).map(|uid| {
+        let octets = text(uid);
+        NewItem {
+            length: octets.len() as u64,
+            digest: Digest::of(&octets),
+            body: crate::Body::Memory(Bytes::from(octets)),
+            ..item(uid, b"", &[])
+        }
+    });
+    let mut asked = append(&mailbox, items.collect()).await;
+    asked.push(151);
+    let inbox = FolderPath::inbox();
+    let mut stream = mailbox.read(FolderRef::any(&inbox), &asked).await.unwrap();
+    let (mut read, mut octets) = (Vec::new(), Vec::new());
+    while let Some(event) = stream.next().await {
+        match event.unwrap() {
+            ReadEvent::Item(meta) => read.push(meta.uid),
+            ReadEvent::Octets(piece) => octets.extend_from_slice(&piece),
+            ReadEvent::End => assert_eq!(std::mem::take(&mut octets), text(*read.last().unwrap())),
+            ReadEvent::Gone(uid) => read.push(uid),
+            ReadEvent::Failed { error, .. } => panic!("{error}"),
+        }
+    }
+    assert_eq!(read, asked);
+    drop(mailbox.read(FolderRef::any(&inbox), &asked).await.unwrap());
 }
 
 #[tokio::test]
@@ -252,7 +377,7 @@ async fn reading_goes_on_while_flags_change() {
     let (mailbox, root) = mailbox().await;
     let items: Vec<NewItem> = (1..=40).map(|uid| item(uid, b"Subject: x\r\n\r\n", &[])).collect();
     let all = append(&mailbox, items).await;
-    let mut stream = mailbox.read(&FolderPath::inbox(), &all).await.unwrap();
+    let mut stream = mailbox.read(FolderRef::any(&FolderPath::inbox()), &all).await.unwrap();
     let first = stream.next().await.unwrap().unwrap();
     assert!(matches!(first, ReadEvent::Item(_)));
     // The reader is at most a few pieces ahead; all later files are renamed under it.
@@ -277,4 +402,48 @@ async fn a_mailbox_that_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let error = MaildirMailbox::open(&folder.path().join("none")).await.err().unwrap();
     assert_eq!((error.scope, error.retry), (ErrorScope::Mailbox, Retry::Never));
+}
+
+/// A directory that is read while files in it are renamed may not show them. Such files are not gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_seems_gone_while_flags_change() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    const FILES: u32 = 3000;
+    let (mailbox, root) = mailbox().await;
+    for number in 0..FILES {
+        fs::write(root.path().join(format!("cur/{number}.some-longer-name:2,")), "x").unwrap();
+    }
+    let all: Vec<Uid> = (1..=FILES).collect();
+    assert_eq!(uids(&mailbox).await, all);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stopped, cur) = (Arc::clone(&stop), root.path().join("cur"));
+    let renaming = std::thread::spawn(move || {
+        let (mut round, mut letters) = (0, ["", "S"]);
+        while !stopped.load(Ordering::Relaxed) {
+            round += 1;
+            for number in (round % 10..FILES).step_by(10) {
+                let name = |letter| cur.join(format!("{number}.some-longer-name:2,{letter}"));
+                fs::rename(name(letters[0]), name(letters[1])).unwrap();
+            }
+            if round % 10 == 0 {
+                letters.reverse();
+                // Not for ever, or nobody could say that a folder is whole.
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+        }
+    });
+    let mut listed = 0;
+    for _ in 0..30 {
+        match mailbox.list(&FolderPath::inbox(), None).await {
+            Ok(listing) => {
+                let uids: Vec<Uid> = listing.items.iter().map(|item| item.uid).collect();
+                assert_eq!(uids, all, "after {listed} listings");
+                listed += 1;
+            }
+            Err(error) => assert!(matches!(error.retry, Retry::After(_)), "{error}"),
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    renaming.join().unwrap();
+    assert_eq!(uids(&mailbox).await, all);
 }

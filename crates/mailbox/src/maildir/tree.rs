@@ -1,5 +1,6 @@
 //! The folders of a mailbox.
 
+use super::cache::Caches;
 use super::change::remove_tree;
 use super::error::{failed, missing, refused};
 use super::folder::{self, FolderDirectory, create_file, make_directory, read_small};
@@ -25,6 +26,7 @@ const REMOVED: &str = "rehome-removed-";
 pub(super) struct Tree<'a> {
     pub(super) root: BorrowedFd<'a>,
     pub(super) validities: &'a Validities,
+    pub(super) caches: &'a Caches,
 }
 
 impl Tree<'_> {
@@ -94,7 +96,7 @@ impl Tree<'_> {
                 continue;
             };
             // Removed since it was listed: so it is not there.
-            let Some(opened) = FolderDirectory::open_named(self.root, directory, &path)? else {
+            let Some(opened) = FolderDirectory::open_named(self.root, self.caches, directory, &path)? else {
                 continue;
             };
             let status = settle(&opened, self.validities)?.status();
@@ -104,6 +106,7 @@ impl Tree<'_> {
                 subscribed: subscriptions.contains(directory),
                 selectable: true,
                 status: Some(status),
+                mailbox_id: None,
                 path,
             });
         }
@@ -119,7 +122,7 @@ impl Tree<'_> {
         if new.identity.is_some_and(|identity| identity.uid_validity == 0) {
             return Err(refused(what, "UIDVALIDITY 0 cannot be given", ErrorScope::Folder));
         }
-        if FolderDirectory::open_named(self.root, &name.directory, path)?.is_none() {
+        if FolderDirectory::open_named(self.root, self.caches, &name.directory, path)?.is_none() {
             let list = match new.identity {
                 Some(identity) => Uidlist::new(identity.uid_validity, identity.uid_next.max(1)),
                 None => {
@@ -135,7 +138,7 @@ impl Tree<'_> {
         if new.special_use.is_some() {
             sidecar::set_special_uses(self.root, &[(&name.directory, new.special_use)])?;
         }
-        let folder = FolderDirectory::existing(self.root, path)?;
+        let folder = FolderDirectory::existing(self.root, self.caches, path)?;
         let mut status = settle(&folder, self.validities)?.status();
         if let Some(identity) = new.identity
             && identity.uid_validity == status.uid_validity
@@ -173,7 +176,7 @@ impl Tree<'_> {
 
     fn note_validities(&self) -> Result<(), MailboxError> {
         for (path, directory) in self.directories()? {
-            if let Some(folder) = FolderDirectory::open_named(self.root, &directory, &path)?
+            if let Some(folder) = FolderDirectory::open_named(self.root, self.caches, &directory, &path)?
                 && let Some(list) = folder.read_uidlist()?
             {
                 self.validities.note(list.uid_validity);
@@ -306,6 +309,7 @@ fn implied(path: FolderPath) -> Folder {
         subscribed: false,
         selectable: false,
         status: None,
+        mailbox_id: None,
     }
 }
 
@@ -334,13 +338,12 @@ fn planned_moves(directories: &BTreeMap<FolderPath, Vec<u8>>, from: &FolderPath,
 
 /// Raises the UIDNEXT of a folder that has the given UIDVALIDITY.
 fn raise_uid_next(folder: &FolderDirectory, identity: FolderIdentity) -> Result<(), MailboxError> {
-    let _lock = folder.lock(uidlist::FILE)?;
-    let Some(mut list) = folder.read_uidlist()? else {
+    let lock = folder.lock(uidlist::FILE)?;
+    let Some(mut known) = folder.take_list(&lock)? else {
         return Ok(());
     };
-    if list.uid_validity != identity.uid_validity || list.uid_next >= identity.uid_next {
-        return Ok(());
+    if known.list.uid_validity == identity.uid_validity {
+        known.list_mut().raise_uid_next(identity.uid_next);
     }
-    list.uid_next = identity.uid_next;
-    folder.write_uidlist(&list)
+    folder.store_list(known, &lock)
 }

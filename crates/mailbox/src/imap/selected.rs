@@ -1,0 +1,203 @@
+//! The folder that a connection has open, and its numbers as the server tells them.
+
+use super::connection::Connection;
+use super::error::{Outcome, refused};
+use crate::{ErrorScope, FolderPath, FolderRef};
+use rehome_wire::flags::{Flags, SystemFlag};
+use rehome_wire::imap::{
+    Answer, Code, Command, Event, FetchChanges, FetchItems, MailboxName, SelectMode, Sync, Tag, Uids,
+};
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// UIDVALIDITY for servers that have none, or say 0, which is none (RFC 9051 §2.3.1.1): uids are trusted as they are.
+pub(super) const NO_VALIDITY: u32 = 1;
+
+/// An open folder.
+#[derive(Clone, Debug)]
+pub(super) struct Selected {
+    pub(super) name: MailboxName,
+    mode: SelectMode,
+    /// SELECT was answered by READ-ONLY, or EXAMINE was asked.
+    pub(super) read_only: bool,
+    uid_validity: Option<u32>,
+    pub(super) uid_next: Option<u32>,
+    pub(super) exists: u32,
+    /// HIGHESTMODSEQ at the time of SELECT.
+    highest_mod_seq: Option<u64>,
+    no_mod_seq: bool,
+    not_sticky: bool,
+    permanent: Option<(Flags, bool)>,
+}
+
+impl Selected {
+    fn opening(name: MailboxName, mode: SelectMode) -> Self {
+        Self {
+            name,
+            mode,
+            read_only: mode == SelectMode::ReadOnly,
+            uid_validity: None,
+            uid_next: None,
+            exists: 0,
+            highest_mod_seq: None,
+            no_mod_seq: false,
+            not_sticky: false,
+            permanent: None,
+        }
+    }
+
+    /// Whether it serves for what needs `mode`.
+    pub(super) fn serves(&self, name: &MailboxName, mode: SelectMode) -> bool {
+        self.name == *name && (mode == SelectMode::ReadOnly || self.mode == SelectMode::ReadWrite)
+    }
+
+    /// UIDVALIDITY. Where uids do not last (UIDNOTSTICKY) it is another one in each run of the program, so that items
+    /// are paired anew.
+    pub(super) fn validity(&self) -> u32 {
+        static RUN: OnceLock<u32> = OnceLock::new();
+        let told = self
+            .uid_validity
+            .filter(|validity| *validity != 0)
+            .unwrap_or(NO_VALIDITY);
+        if !self.not_sticky {
+            return told;
+        }
+        let run = RUN.get_or_init(|| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.map_or(1, |since| since.as_secs() as u32)
+        });
+        told.wrapping_add(*run).max(1)
+    }
+
+    /// HIGHESTMODSEQ at the time of SELECT, where the folder keeps mod-sequences.
+    pub(super) fn mod_seq(&self) -> Option<u64> {
+        self.highest_mod_seq.filter(|mod_seq| !self.no_mod_seq && *mod_seq > 0)
+    }
+
+    /// Whether the folder takes keywords that it does not know yet; and those that it knows.
+    pub(super) fn takes_keyword(&self, keyword: &str) -> bool {
+        match &self.permanent {
+            None | Some((_, true)) => true,
+            Some((flags, false)) => flags.keywords().iter().any(|held| held.eq_ignore_ascii_case(keyword)),
+        }
+    }
+
+    /// Whether the folder keeps a system flag. Servers that do not say so keep all.
+    pub(super) fn keeps(&self, flag: SystemFlag) -> bool {
+        self.permanent
+            .as_ref()
+            .is_none_or(|(flags, _)| flags.contains(flag) || flags.system() == 0)
+    }
+
+    pub(super) fn follow(&mut self, event: &Event) {
+        match event {
+            Event::Exists(count) => self.exists = *count,
+            Event::Expunge(_) => self.exists = self.exists.saturating_sub(1),
+            Event::Vanished { earlier: false, uids } => {
+                self.exists = self
+                    .exists
+                    .saturating_sub(u32::try_from(uids.len()).unwrap_or(u32::MAX));
+            }
+            Event::Untagged(answer) | Event::Tagged(_, answer) => self.follow_code(answer),
+            _ => {}
+        }
+    }
+
+    fn follow_code(&mut self, answer: &Answer) {
+        match &answer.code {
+            // What was told before was about the folder before.
+            Some(Code::Closed) => *self = Self::opening(self.name.clone(), self.mode),
+            Some(Code::UidValidity(validity)) => self.uid_validity = Some(*validity),
+            Some(Code::UidNext(uid)) => self.uid_next = Some(*uid).filter(|uid| *uid > 0),
+            Some(Code::HighestModSeq(mod_seq)) => {
+                self.highest_mod_seq.get_or_insert(*mod_seq);
+            }
+            Some(Code::NoModSeq) => self.no_mod_seq = true,
+            Some(Code::UidNotSticky) => self.not_sticky = true,
+            Some(Code::PermanentFlags { flags, new_keywords }) => self.permanent = Some((flags.clone(), *new_keywords)),
+            Some(Code::ReadOnly) => self.read_only = true,
+            _ => {}
+        }
+    }
+}
+
+impl Connection {
+    /// Begins to open a folder; [`end_select`](Self::end_select) takes the answer.
+    pub(super) fn begin_select(&mut self, name: &MailboxName, mode: SelectMode) -> Tag {
+        self.selected = Some(Selected::opening(name.clone(), mode));
+        let sync = if self.capabilities.condstore && !self.has_enabled_mod_seqs() {
+            Sync::CondStore
+        } else {
+            Sync::None
+        };
+        self.send(Command::select(name, mode, sync))
+    }
+
+    /// Whether mod-sequences are told without asking for each folder.
+    pub(super) fn has_enabled_mod_seqs(&self) -> bool {
+        self.enabled.contains("QRESYNC") || self.enabled.contains("CONDSTORE")
+    }
+
+    pub(super) fn end_select(&mut self, path: &FolderPath, answer: &Answer) -> Outcome<()> {
+        if answer.is_ok() {
+            return Ok(());
+        }
+        self.selected = None;
+        Err(refused(format!("opening folder {path}"), answer, ErrorScope::Folder))
+    }
+
+    /// Opens a folder unless it is open, and checks its validity.
+    pub(super) async fn open(&mut self, folder: FolderRef<'_>, name: &MailboxName, mode: SelectMode) -> Outcome<()> {
+        if !self
+            .selected
+            .as_ref()
+            .is_some_and(|selected| selected.serves(name, mode))
+        {
+            let tag = self.begin_select(name, mode);
+            let answers = self.finish(&[tag], |_| {}).await?;
+            for answer in &answers {
+                self.end_select(folder.path, answer)?;
+            }
+        }
+        self.check_open(folder, mode)
+    }
+
+    /// Checks that the open folder is what the caller means.
+    pub(super) fn check_open(&mut self, folder: FolderRef<'_>, mode: SelectMode) -> Outcome<()> {
+        let what = || format!("opening folder {}", folder.path);
+        let Some(selected) = &self.selected else {
+            return Err(self.give_up("no folder is open"));
+        };
+        if mode == SelectMode::ReadWrite && selected.read_only {
+            let cause = "the server lets it be read only";
+            return Err(super::error::Failure::ours(
+                what(),
+                cause,
+                ErrorScope::Folder,
+                crate::Retry::Never,
+            ));
+        }
+        folder
+            .check(selected.validity())
+            .map_err(|error| super::error::Failure {
+                error,
+                kind: super::error::Kind::Ours,
+            })
+    }
+
+    /// UIDNEXT of the open folder: as told, else above its last message.
+    pub(super) async fn uid_next(&mut self) -> Outcome<u32> {
+        if let Some(uid) = self.selected.as_ref().and_then(|selected| selected.uid_next) {
+            return Ok(uid);
+        }
+        let mut last = 0;
+        let command = Command::uid_fetch(Uids::From(u32::MAX), &FetchItems::default(), FetchChanges::All);
+        self.demand("asking for the last message", ErrorScope::Folder, command, |event| {
+            if let Event::Fetch(fetch) = event {
+                last = last.max(fetch.uid.unwrap_or(0));
+            }
+        })
+        .await?;
+        Ok(last.saturating_add(1))
+    }
+}
