@@ -1,4 +1,5 @@
 # make deps           what tests and demo need on Debian 12 (as root; otherwise says what is missing)
+# make bench          Rehome beside other programs on real servers (SCENARIO=copy,distance,delta,lock,large, SIZE=n, REPEAT=n, TOOLS=…)
 # make build          everything, and the binary target/debug/rehome
 # make demo           real mail moves between two organisations (SEED=n, KEEP=1)
 # make demo-selftest  shows that the demo can fail
@@ -7,13 +8,18 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: build deps demo demo-selftest lint test
+.PHONY: bench build deps demo demo-selftest lint test
 
 build:
 	cargo build --workspace --locked
 
 deps:
 	scripts/install-deps
+
+bench:
+	scripts/install-deps bench
+	cargo build --release --locked -p rehome-app -p rehome-bench
+	python3 bench/run.py
 
 demo: build
 	python3 demo/run.py

@@ -11,9 +11,11 @@ mod failure;
 mod files;
 #[cfg(test)]
 mod golden;
+mod imap_endpoints;
 mod logging;
 mod operator;
 mod output;
+mod platforms;
 mod print;
 mod profile;
 mod serve;
@@ -281,7 +283,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             Ok(())
         }
         Task::Config(ConfigTask::Check { file }) => {
-            load(&file)?;
+            platforms::configured(&load(&file)?)?;
             print::say(&format!("{} is a configuration.\n", file.display()));
             Ok(())
         }

@@ -1,10 +1,6 @@
 //! `rehome serve`: builds the rooms from the configuration, runs them, stops them.
 
-use crate::{
-    config::{Config, Driver},
-    failure::Failure,
-    files, operator,
-};
+use crate::{config::Config, failure::Failure, files, imap_endpoints, operator, platforms};
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use rehome_cmdlets::Context;
@@ -16,7 +12,7 @@ use rehome_migrate::{
     source::{Source, SourceSettings},
     target::{Target, TargetSettings},
 };
-use rehome_platform::{PlatformConfig, Platforms};
+use rehome_platform::Platforms;
 use rehome_remote::{
     client::{ConnectorSettings, Fetcher, HttpsConnector, PartnerClient},
     server::{ContextMaker, Limits, Listener, Offer, Services, router},
@@ -132,7 +128,7 @@ impl Rooms {
             tracing::warn!(key_file = %config.key_file.display(), "the key file lies in the data folder: a copy of the data opens its secrets");
         }
         let clock = Clock::system();
-        let platforms = platforms(config).await?;
+        let platforms = platforms::start(config)?;
         let server_tls = match (&config.tls.certificate, &config.tls.key) {
             (Some(certificate), Some(key)) => {
                 Some(tls::server_config(certificate, key).map_err(|error| Failure::of(&error))?)
@@ -164,6 +160,7 @@ impl Rooms {
             clock.clone(),
             target_settings(config)?,
         );
+        target.reach_imap(imap_endpoints::connect(config)?);
         let context = context_maker(config, store, &identity, &source, &target, platforms, &clock);
         Ok(Self {
             identity,
@@ -264,38 +261,11 @@ fn announce(config: &Config, offer: Offer, listening: std::net::SocketAddr, smtp
     }
 }
 
-async fn platforms(config: &Config) -> Result<Platforms, Failure> {
-    let configured: BTreeMap<String, PlatformConfig> = config
-        .platform
-        .iter()
-        .map(|(name, platform)| {
-            let driver = match platform.driver {
-                Driver::Maildir => rehome_platform::Driver::Maildir,
-            };
-            (
-                name.0.clone(),
-                PlatformConfig {
-                    driver,
-                    root: platform.root.clone(),
-                },
-            )
-        })
-        .collect();
-    let default = config.default_platform.as_ref().map(|name| name.0.as_str());
-    let platforms = Platforms::new(configured, default).map_err(|error| Failure::of(&error))?;
-    for name in platforms.names() {
-        // The server starts all the same: its tenants' other business does not wait for a disk.
-        if let Err(error) = platforms.check(name).await {
-            tracing::error!(
-                error = crate::failure::chain(&error),
-                "the platform '{name}' cannot be used now"
-            );
-        }
-    }
-    Ok(platforms)
-}
-
-fn connector(config: &Config) -> Result<HttpsConnector, Failure> {
+/// Connections to others, by the operator's rules.
+///
+/// # Errors
+/// When the roots cannot be read.
+pub(crate) fn connector(config: &Config) -> Result<HttpsConnector, Failure> {
     let client = tls::client_config(&config.tls.extra_roots).map_err(|error| Failure::of(&error))?;
     let mut settings = ConnectorSettings::new(client);
     settings.overrides = config

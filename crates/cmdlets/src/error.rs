@@ -58,6 +58,7 @@ impl Category {
             }
             ErrorId::AccessDenied | ErrorId::SourceTenantNotAuthorized => Self::PermissionDenied,
             ErrorId::MigrationServerConnectionFailed
+            | ErrorId::ImapAuthentication
             | ErrorId::PartnerIdentityChanged
             | ErrorId::KeyNotPinned
             | ErrorId::ProtocolVersion
@@ -88,6 +89,7 @@ impl Category {
             | ErrorId::MigrationPermanent
             | ErrorId::ExternalEmailAddressInvalid
             | ErrorId::SkippedItemsNotApproved
+            | ErrorId::MailboxNotLocked
             | ErrorId::SourceContentsShrank => Self::InvalidOperation,
             ErrorId::MailboxPlatform | ErrorId::Unexpected => Self::NotSpecified,
         }

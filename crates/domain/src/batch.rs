@@ -18,8 +18,8 @@ pub struct MigrationBatch {
     pub name: String,
     /// Where its users come from.
     pub endpoint: EndpointId,
-    /// The domain whose proxy address is stamped on the source.
-    pub target_delivery_domain: DomainName,
+    /// The domain whose proxy address is stamped on the source; none where the source is an IMAP server.
+    pub target_delivery_domain: Option<DomainName>,
     /// What the administrator last asked for.
     pub intent: BatchIntent,
     /// Complete each user as soon as he is synced (`-AutoComplete`).
@@ -226,7 +226,7 @@ mod tests {
             tenant: TenantId::from_u128(1),
             name: "b".into(),
             endpoint: EndpointId::from_u128(1),
-            target_delivery_domain: "fabrikam.example".parse().unwrap(),
+            target_delivery_domain: Some("fabrikam.example".parse().unwrap()),
             intent,
             auto_complete,
             complete_after: None,

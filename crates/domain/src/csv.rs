@@ -10,6 +10,9 @@ pub struct CsvRules<'a> {
     pub required: &'a [&'a str],
     /// Columns that may be there.
     pub optional: &'a [&'a str],
+    /// Of both, those whose values are secrets: taken as they stand, blanks included. Where there are any, no fault
+    /// quotes what stands in the file, because it may be a secret in the wrong place.
+    pub secret: &'a [&'a str],
     /// Whether other columns are passed over instead of refused.
     pub allow_unknown: bool,
     /// Most rows, the header not counted.
@@ -35,14 +38,26 @@ impl std::fmt::Display for CsvProblem {
 }
 
 /// A row of a sound file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct CsvRow {
     /// The line in the file where it begins, from 1.
     pub line: usize,
     /// The address in the first required column.
     pub address: SmtpAddress,
-    /// The other known columns that are not blank: name as declared, value trimmed.
+    /// The other known columns that are not blank: name as declared, value trimmed unless it is a secret.
     pub cells: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for CsvRow {
+    /// Without values, which may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let columns: Vec<&str> = self.cells.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("CsvRow")
+            .field("line", &self.line)
+            .field("address", &self.address)
+            .field("cells", &columns)
+            .finish()
+    }
 }
 
 impl CsvRow {
@@ -98,8 +113,7 @@ pub fn read(octets: &[u8], rules: &CsvRules<'_>) -> Result<Vec<CsvRow>, Vec<CsvP
         );
         return Err(whole(text));
     }
-    let address = rules.required.first().copied().unwrap_or("EmailAddress");
-    rows(&records, &columns, header.len(), address)
+    rows(&records, &columns, header.len(), rules)
 }
 
 /// Splits a text into records; on a fault, the line on which the record begins.
@@ -128,6 +142,8 @@ fn records(text: &str) -> Result<Records, usize> {
             }
             '\r' if matches!(rest.peek(), None | Some('\n')) => {}
             _ if closed && !c.is_whitespace() => return Err(begins),
+            // Blanks after a closing quotation mark belong to nothing.
+            _ if closed => {}
             _ => field.push(c),
         }
     }
@@ -154,8 +170,13 @@ fn columns<'a>(header: &[String], rules: &CsvRules<'a>) -> Result<Vec<Option<&'a
             }
             None if !rules.allow_unknown => {
                 let list: Vec<&str> = known().collect();
+                let which = if rules.secret.is_empty() {
+                    format!("the column '{name}'")
+                } else {
+                    format!("column {}", columns.len() + 1)
+                };
                 problems.push(format!(
-                    "the column '{name}' is not known; known are {}; -AllowUnknownColumnsInCsv $true passes others over",
+                    "{which} is not known; known are {}; -AllowUnknownColumnsInCsv $true passes others over",
                     list.join(", ")
                 ));
             }
@@ -182,8 +203,13 @@ fn rows(
     records: &Records,
     columns: &[Option<&str>],
     width: usize,
-    address_column: &str,
+    rules: &CsvRules<'_>,
 ) -> Result<Vec<CsvRow>, Vec<CsvProblem>> {
+    let address_column = rules.required.first().copied().unwrap_or("EmailAddress");
+    let value_of = |column: &str, text: &str| {
+        let is_secret = rules.secret.contains(&column);
+        (column.to_owned(), if is_secret { text } else { text.trim() }.to_owned())
+    };
     let mut rows = Vec::with_capacity(records.len());
     let mut problems = Vec::new();
     let mut seen: HashMap<SmtpAddress, usize> = HashMap::new();
@@ -201,7 +227,7 @@ fn rows(
         let mut cells: Vec<(String, String)> = columns
             .iter()
             .zip(fields)
-            .filter_map(|(column, value)| Some(((*column)?.to_owned(), value.trim().to_owned())))
+            .filter_map(|(column, value)| Some(value_of((*column)?, value)))
             .collect();
         let Some(at) = cells.iter().position(|(name, _)| name == address_column) else {
             continue;
@@ -212,6 +238,7 @@ fn rows(
             continue;
         }
         match address.parse::<SmtpAddress>() {
+            Err(_) if !rules.secret.is_empty() => problem(format!("{address_column} is no e-mail address")),
             Err(error) => problem(error.to_string()),
             Ok(address) => match seen.get(&address) {
                 Some(first) => problem(format!("{address} is already in line {first}")),
@@ -237,6 +264,7 @@ mod tests {
     const RULES: CsvRules<'_> = CsvRules {
         required: &["EmailAddress"],
         optional: &["Location", "Name"],
+        secret: &[],
         allow_unknown: false,
         max_rows: 3,
     };
@@ -319,6 +347,53 @@ mod tests {
             for (problem, part) in problems.iter().zip(expected) {
                 assert!(problem.contains(part), "{problem}: {part}");
             }
+        }
+    }
+
+    const WITH_SECRETS: CsvRules<'_> = CsvRules {
+        required: &["EmailAddress", "UserName"],
+        optional: &["Password"],
+        secret: &["Password"],
+        allow_unknown: false,
+        max_rows: 3,
+    };
+
+    #[test]
+    fn secrets_are_taken_as_they_stand() {
+        for (cell, expected) in [
+            ("open sesame", Some("open sesame")),
+            (" open ", Some(" open ")),
+            ("\" open, \"\"sesame\"\"\"  ", Some(" open, \"sesame\"")),
+            ("", None),
+            (" ", Some(" ")),
+        ] {
+            let text = format!("EmailAddress,UserName,Password\r\na@b.example, a ,{cell}\r\n");
+            let rows = read(text.as_bytes(), &WITH_SECRETS).unwrap();
+            assert_eq!(
+                (rows[0].cell("UserName"), rows[0].cell("Password")),
+                (Some("a"), expected),
+                "{cell:?}"
+            );
+            assert!(!format!("{rows:?}").contains("sesame"));
+        }
+    }
+
+    #[test]
+    fn no_fault_quotes_a_file_with_secrets() {
+        for text in [
+            "a@b.example,user,sesame\n",
+            "EmailAddress,UserName,sesame\na@b.example,user,sesame\n",
+            "EmailAddress,UserName,Password\nsesame,user,a@b.example\n",
+            "EmailAddress,UserName,Password\na@b.example,user,ses,ame,sesame\n",
+            "EmailAddress,UserName,Password\na@b.example,user,\"sesame\n",
+            "EmailAddress;UserName;Password\na@b.example;user;sesame\n",
+            "sesame\n",
+        ] {
+            let problems = read(text.as_bytes(), &WITH_SECRETS).unwrap_err();
+            assert!(
+                !problems.is_empty() && !format!("{problems:?}").contains("sesame"),
+                "{problems:?}"
+            );
         }
     }
 }

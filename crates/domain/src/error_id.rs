@@ -34,6 +34,8 @@ error_ids! {
     InvalidOperation,
     /// The source's server could not be reached or did not answer as one.
     MigrationServerConnectionFailed,
+    /// The IMAP server did not let us in for the account.
+    ImapAuthentication,
     /// Source and target are the same tenant.
     SameTenant,
     /// The remote tenant is not known there.
@@ -102,6 +104,8 @@ error_ids! {
     ExternalEmailAddressInvalid,
     /// Items were skipped and not approved yet.
     SkippedItemsNotApproved,
+    /// Nothing keeps the mailbox quiet during its cutover, and that was not accepted.
+    MailboxNotLocked,
     /// The source's contents lost much at once; waiting for a second listing that agrees.
     SourceContentsShrank,
     /// A mail platform refused or failed.

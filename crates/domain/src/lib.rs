@@ -39,4 +39,10 @@ pub mod mailflow;
 
 pub mod csv;
 
+pub mod folder_pattern;
+
+pub mod adoption;
+
+pub mod user_list;
+
 pub mod naming;

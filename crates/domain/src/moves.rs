@@ -53,6 +53,15 @@ pub struct Move {
     pub requests: i64,
 }
 
+/// Who a user is at an IMAP server that he is copied from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteUser {
+    /// His account there.
+    pub name: String,
+    /// The sealed password of his row; none where the endpoint signs in for him, and once he is completed.
+    pub sealed_password: Option<Vec<u8>>,
+}
+
 /// Who works on a row, until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {

@@ -5,7 +5,7 @@ use crate::{
     conversion::answers_for,
     error_id::{ErrorId, Problem},
     id::ExchangeGuid,
-    recipient::{Recipient, RecipientKind},
+    recipient::{MailboxState, Recipient, RecipientKind},
 };
 
 /// What the source tells of the mailbox when it is opened.
@@ -151,6 +151,71 @@ fn domain_problems(recipient: &Recipient, facts: &TargetFacts<'_>, problems: &mu
     }
 }
 
+/// What is known here of a user who is copied from an IMAP server into his mailbox.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectFacts<'a> {
+    /// The address of the CSV row.
+    pub address: &'a str,
+    /// The recipient found for it.
+    pub recipient: Option<&'a Recipient>,
+    /// Another active batch that has the same address.
+    pub other_batch: Option<&'a str>,
+    /// Whether there is someone to sign in as: the endpoint's, or the user himself with the password of his row.
+    pub can_sign_in: bool,
+}
+
+/// Checks of a copy from an IMAP server that need nothing but what is here. Empty means ready.
+#[must_use]
+pub fn direct_problems(facts: &DirectFacts<'_>) -> Vec<Problem> {
+    let address = facts.address;
+    let Some(recipient) = facts.recipient else {
+        return vec![Problem::new(
+            ErrorId::MigrationRecipientNotFound,
+            format!("No recipient of this organisation has the address {address}."),
+            format!("Make his mailbox with New-Mailbox or Import-Mailbox, then Start-MigrationUser {address}."),
+        )];
+    };
+    let mut problems = Vec::new();
+    if let Some(batch) = facts.other_batch {
+        problems.push(Problem::new(
+            ErrorId::UserDuplicateInOtherBatch,
+            format!("{address} is in the migration batch '{batch}' already."),
+            format!("Remove-MigrationUser {address} there, or leave the row out here."),
+        ));
+    }
+    match &recipient.kind {
+        RecipientKind::Mailbox(mailbox) => match mailbox.state {
+            MailboxState::Open => {}
+            MailboxState::NotYetShown | MailboxState::InCutover(_) => problems.push(Problem::new(
+                ErrorId::InvalidOperation,
+                format!("The mailbox '{}' is being cut over.", recipient.name),
+                format!("Start-MigrationUser {address} when that is done."),
+            )),
+        },
+        RecipientKind::MailUser(_) => problems.push(Problem::new(
+            ErrorId::MigrationPermanent,
+            format!(
+                "'{}' is a mail user, and a copy from an IMAP server goes into a mailbox that is there already.",
+                recipient.name
+            ),
+            "Make a mailbox in place of the mail user with New-Mailbox or Import-Mailbox.",
+        )),
+        RecipientKind::Group(_) => problems.push(Problem::new(
+            ErrorId::MigrationPermanent,
+            format!("'{}' is a group.", recipient.name),
+            "Give the address of a mailbox in the CSV file.",
+        )),
+    }
+    if !facts.can_sign_in {
+        problems.push(Problem::new(
+            ErrorId::ImapAuthentication,
+            format!("The row of {address} has no password, and the migration endpoint has no credentials."),
+            format!("Remove-MigrationUser {address} and add him in a new batch with a Password, or give the endpoint a user who may sign in for others: Set-MigrationEndpoint … -Credentials."),
+        ));
+    }
+    problems
+}
+
 /// Checks that compare both sides. Empty means ready.
 #[must_use]
 pub fn pair_problems(recipient: &Recipient, source: &SourceFacts) -> Vec<Problem> {
@@ -186,6 +251,52 @@ pub fn pair_problems(recipient: &Recipient, source: &SourceFacts) -> Vec<Problem
         ));
     }
     problems
+}
+
+/// Whether each side keeps a mailbox quiet: refuses sign-in and ends sessions while it is cut over, or filled unseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locks {
+    /// The platform of the mailbox at the source.
+    pub source: bool,
+    /// The platform that it moves to.
+    pub target: bool,
+}
+
+impl Locks {
+    /// What is not kept quiet, in sentences; none where both sides are.
+    #[must_use]
+    pub fn warnings(self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.source {
+            warnings.push(
+                "The source's mail platform cannot keep users out of a mailbox while it is cut over: what they or other programs change then may be left behind."
+                    .to_owned(),
+            );
+        }
+        if !self.target {
+            warnings.push(
+                "The mail platform here cannot keep users out of a mailbox while it is filled: they see it before it is whole, and what they change then may stop its cutover."
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
+    /// What stands in the way of a cutover unless it was accepted. Only the source's side does: what is changed here
+    /// while a mailbox is filled shows when both sides are compared.
+    #[must_use]
+    pub fn problem(self, address: &str, accepted: bool) -> Option<Problem> {
+        if self.source || accepted {
+            return None;
+        }
+        Some(Problem::new(
+            ErrorId::MailboxNotLocked,
+            self.warnings().swap_remove(0),
+            format!(
+                "Have the source's operator configure [platform.NAME.access]; or keep users and delivery away from the mailbox, then run Set-MigrationUser {address} -AcceptUnlocked, or Complete-MigrationBatch with -AcceptUnlocked for all."
+            ),
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -289,6 +400,68 @@ pub(crate) mod tests {
             ids(Some(&mailbox()), "contoso.example", None),
             vec![ErrorId::MigrationPermanent, ErrorId::NotAcceptedDomain]
         );
+    }
+
+    #[test]
+    fn whoever_is_copied_from_an_imap_server_has_a_mailbox_here() {
+        let closed = |state| {
+            let mut closed = mailbox();
+            if let RecipientKind::Mailbox(mailbox) = &mut closed.kind {
+                mailbox.state = state;
+            }
+            closed
+        };
+        let group = recipient(
+            RecipientKind::Group(crate::recipient::Group {
+                group_type: crate::recipient::GroupType::Distribution,
+            }),
+            &["SMTP:user1@contoso.example"],
+        );
+        let moving = closed(MailboxState::InCutover(crate::id::MoveId::from_u128(9)));
+        for (recipient, other_batch, can_sign_in, expected) in [
+            (Some(mailbox()), None, true, vec![]),
+            (None, Some("old"), false, vec![ErrorId::MigrationRecipientNotFound]),
+            (Some(mail_user()), None, true, vec![ErrorId::MigrationPermanent]),
+            (Some(group), None, true, vec![ErrorId::MigrationPermanent]),
+            (
+                Some(closed(MailboxState::NotYetShown)),
+                None,
+                true,
+                vec![ErrorId::InvalidOperation],
+            ),
+            (
+                Some(moving),
+                Some("old"),
+                false,
+                vec![
+                    ErrorId::UserDuplicateInOtherBatch,
+                    ErrorId::InvalidOperation,
+                    ErrorId::ImapAuthentication,
+                ],
+            ),
+            (Some(mailbox()), None, false, vec![ErrorId::ImapAuthentication]),
+        ] {
+            let found = direct_problems(&DirectFacts {
+                address: "user1@contoso.example",
+                recipient: recipient.as_ref(),
+                other_batch,
+                can_sign_in,
+            });
+            assert!(found.iter().all(|p| !p.advice.is_empty()));
+            assert_eq!(found.iter().map(|p| p.id).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_locked_waits_for_its_acceptance() {
+        for (source, target) in [(true, true), (true, false), (false, true), (false, false)] {
+            let locks = Locks { source, target };
+            let open = locks.problem("user1@fabrikam.example", false);
+            assert_eq!(open.is_none(), source);
+            assert!(open.is_none_or(|p| p.id == ErrorId::MailboxNotLocked && p.advice.contains("-AcceptUnlocked")));
+            assert_eq!(locks.warnings().len(), usize::from(!source) + usize::from(!target));
+            assert_eq!(locks.problem("user1@fabrikam.example", true), None);
+        }
     }
 
     #[test]

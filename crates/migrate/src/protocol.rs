@@ -13,8 +13,17 @@ pub const PROTOCOL_VERSIONS: &[u32] = &[1];
 /// The move id of a request that only tests availability: answered as a move's, but no outbound move is kept for it.
 pub const TEST_OF_AVAILABILITY: MoveId = MoveId::from_u128(0);
 
-/// Largest number of folders in one [`FoldersAnswer`].
-pub const FOLDERS_PER_PAGE: usize = 1_000;
+/// Octets of JSON in one [`FoldersAnswer`], about: thousands of folders.
+pub const FOLDERS_PAGE: usize = 4 * 1024 * 1024;
+
+/// Longest MAILBOXID (RFC 8474 §4), octets; longer ones are left out.
+pub const MAX_MAILBOX_ID: usize = 255;
+
+/// [`OpenAnswer::lock_method`] of a platform that keeps users out during a cutover.
+pub const LOCKED: &str = "locked";
+
+/// [`OpenAnswer::lock_method`] of a platform that does not.
+pub const NOT_LOCKED: &str = "none";
 
 /// Answer to `open`: what the target compares before it moves anything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +42,7 @@ pub struct OpenAnswer {
     pub max_receive_size: u64,
     /// The source's clock, milliseconds since 1970: shows skew.
     pub source_time: i64,
-    /// Whether and how the source can keep the mailbox quiet: `locked` or `none`.
+    /// Whether the source can keep the mailbox quiet: [`LOCKED`] or [`NOT_LOCKED`]. What else is said is not locked.
     pub lock_method: String,
 }
 
@@ -52,6 +61,41 @@ pub struct FoldersAnswer {
     pub folders: Vec<FolderBody>,
     /// Whether there are more after these.
     pub more: bool,
+    /// How many streams of items are worth having open at once; more wait for each other at the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams_at_once: Option<u32>,
+}
+
+impl FoldersAnswer {
+    /// The page of `all` behind the first `after`: as many as fit, one at least.
+    #[must_use]
+    pub fn page(all: &[Folder], after: usize) -> Self {
+        let rest = all.get(after..).unwrap_or_default();
+        let mut octets = 0;
+        let mut fits = |folder: &&Folder| {
+            octets += json_length(folder);
+            octets <= FOLDERS_PAGE
+        };
+        let count = rest.iter().take_while(&mut fits).count().max(1).min(rest.len());
+        Self {
+            folders: rest[..count].iter().map(FolderBody::from).collect(),
+            more: count < rest.len(),
+            streams_at_once: None,
+        }
+    }
+}
+
+/// At most as many octets a folder takes in JSON.
+fn json_length(folder: &Folder) -> usize {
+    let octets = |octet: u8| {
+        if octet < 0x20 || matches!(octet, b'"' | b'\\' | 0x7f) {
+            6
+        } else {
+            1
+        }
+    };
+    let text = |text: &String| 3 + text.bytes().map(octets).sum::<usize>();
+    256 + folder.path.0.iter().map(text).sum::<usize>() + folder.mailbox_id.as_ref().map_or(0, text)
 }
 
 /// One folder.
@@ -67,6 +111,9 @@ pub struct FolderBody {
     pub selectable: bool,
     /// Its numbers, where selectable.
     pub status: Option<StatusBody>,
+    /// Its MAILBOXID (RFC 8474), which stays over renames, where the platform has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mailbox_id: Option<String>,
 }
 
 /// A folder's numbers.
@@ -117,6 +164,7 @@ impl From<&Folder> for FolderBody {
                 exists: s.exists,
                 highest_mod_seq: s.highest_mod_seq,
             }),
+            mailbox_id: folder.mailbox_id.clone().filter(|id| id.len() <= MAX_MAILBOX_ID),
         }
     }
 }
@@ -134,6 +182,7 @@ impl From<FolderBody> for Folder {
                 exists: s.exists,
                 highest_mod_seq: s.highest_mod_seq,
             }),
+            mailbox_id: body.mailbox_id.filter(|id| id.len() <= MAX_MAILBOX_ID),
         }
     }
 }
@@ -146,6 +195,9 @@ pub struct ListingRequest {
     /// The token of the last listing, base64, if changes are enough.
     #[serde(default)]
     pub token: Option<String>,
+    /// Whether the platform is to be asked on a new connection: a second look must not come from the same confused one.
+    #[serde(default)]
+    pub fresh: bool,
 }
 
 /// Request of `items`; the answer is a stream of body frames.
@@ -347,6 +399,7 @@ impl SweepFolder {
                 subscribed: false,
                 selectable: true,
                 status: Some(status),
+                mailbox_id: None,
             },
             uids: self.uids.iter().flat_map(|(from, to)| *from..=*to).collect(),
         }
@@ -387,4 +440,56 @@ pub struct OutcomeRequest {
 pub struct OutcomeAnswer {
     /// `decided`, `aborted` or `undecided`.
     pub outcome: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: String) -> Folder {
+        Folder {
+            path: FolderPath(vec![name]),
+            special_use: None,
+            subscribed: true,
+            selectable: true,
+            status: None,
+            mailbox_id: Some("x".repeat(30)),
+        }
+    }
+
+    #[test]
+    fn pages_are_bounded_by_octets() {
+        let all: Vec<Folder> = (0..5_000).map(|n| folder(format!("folder {n}"))).collect();
+        let page = FoldersAnswer::page(&all, 0);
+        assert_eq!((page.folders.len(), page.more), (5_000, false));
+        let all: Vec<Folder> = (0..3_000).map(|_| folder("\u{1}".repeat(1_000))).collect();
+        let (mut after, mut pages) = (0, 0);
+        loop {
+            let page = FoldersAnswer::page(&all, after);
+            assert!(serde_json::to_vec(&page).unwrap().len() <= FOLDERS_PAGE);
+            (after, pages) = (after + page.folders.len(), pages + 1);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!((after, pages), (3_000, 5));
+        assert_eq!(
+            FoldersAnswer::page(&[folder("x".repeat(FOLDERS_PAGE))], 0)
+                .folders
+                .len(),
+            1
+        );
+        assert!(FoldersAnswer::page(&all, 9_999).folders.is_empty());
+    }
+
+    #[test]
+    fn what_an_earlier_version_sends_is_read() {
+        let request: ListingRequest = serde_json::from_str(r#"{"folder":["INBOX"]}"#).unwrap();
+        assert!(!request.fresh && request.token.is_none());
+        let answer: FoldersAnswer = serde_json::from_str(
+            r#"{"folders":[{"path":["INBOX"],"special_use":null,"subscribed":true,"selectable":true,"status":null}],"more":false}"#,
+        )
+        .unwrap();
+        assert_eq!((answer.streams_at_once, &answer.folders[0].mailbox_id), (None, &None));
+    }
 }

@@ -1,20 +1,34 @@
-//! Local delivery: into `tmp` without a lock, into the inbox under the mailbox's shared lock.
+//! Local delivery: beside the inbox without a lock, into the inbox under the mailbox's shared lock.
 
-use crate::{Platforms, error::PlatformError, place::Place};
+use crate::{Platforms, error::PlatformError, place::Place, platforms::Platform};
 use rehome_domain::id::ExchangeGuid;
-use rehome_mailbox::maildir::{deliver, place::MailboxLock};
-use std::time::Duration;
+use rehome_mailbox::{
+    imap::ImapMailbox,
+    maildir::{deliver, place::MailboxLock},
+    spooled_delivery::{SpooledDelivery, WholeSpooledDelivery},
+};
+use std::{sync::Arc, time::Duration};
 
 /// A message on its way into one mailbox. Dropping it leaves nothing.
 pub struct Delivery {
     exchange_guid: ExchangeGuid,
-    inner: deliver::Delivery,
+    inner: Begun,
 }
 
-/// A message that lies whole and durable beside the inbox, seen by nobody. Dropping it leaves nothing.
+enum Begun {
+    Maildir(deliver::Delivery),
+    Imap(Arc<ImapMailbox>, Box<SpooledDelivery>),
+}
+
+/// A message that lies whole beside the inbox, seen by nobody. Dropping it leaves nothing.
 pub struct WholeDelivery {
     exchange_guid: ExchangeGuid,
-    inner: deliver::FinishedDelivery,
+    inner: Whole,
+}
+
+enum Whole {
+    Maildir(deliver::FinishedDelivery),
+    Imap(Arc<ImapMailbox>, WholeSpooledDelivery),
 }
 
 /// Deliveries share this; a cutover waits until nobody has it. Whoever takes it reads the recipient's state *after*
@@ -29,10 +43,18 @@ impl Platforms {
     /// Begins a delivery into the inbox of a mailbox in service.
     ///
     /// # Errors
-    /// When the mailbox is not in its place, or the disk refuses.
+    /// When the mailbox is not in its place, or the disk or the server refuses.
     pub async fn deliver_begin(&self, place: &Place) -> Result<Delivery, PlatformError> {
-        let path = self.served(place).await?;
-        let inner = deliver::Delivery::begin(&path).await?;
+        let inner = match self.platform(&place.platform)? {
+            Platform::Maildir(maildir) => {
+                Begun::Maildir(deliver::Delivery::begin(&maildir.served(place).await?).await?)
+            }
+            Platform::Imap(imap) => {
+                let mailbox = imap.open(&place.location).await?;
+                let spool = imap.own_folder("spool").await?;
+                Begun::Imap(mailbox, Box::new(SpooledDelivery::begin(&spool).await?))
+            }
+        };
         Ok(Delivery {
             exchange_guid: place.exchange_guid,
             inner,
@@ -44,7 +66,7 @@ impl Platforms {
     /// # Errors
     /// When it was not had in time.
     pub async fn deliver_lock(&self, place: &Place, wait: Duration) -> Result<DeliveryLock, PlatformError> {
-        let path = self.lock_file(place).await?;
+        let path = self.lock_file(&place.platform, place.exchange_guid).await?;
         let lock = MailboxLock::shared(&path, wait).await.map_err(PlatformError::Lock)?;
         Ok(DeliveryLock {
             exchange_guid: place.exchange_guid,
@@ -52,15 +74,21 @@ impl Platforms {
         })
     }
 
-    /// Drains a mailbox: returns once every delivery that shared its lock has ended. The state that makes new ones
-    /// defer must be stored before; later deliveries read it when they have the lock.
+    /// Closes and drains a mailbox: returns once every delivery that shared its lock has ended and, where the platform
+    /// can, its user is kept out and the last of his sessions has ended. The state that makes new deliveries defer must
+    /// be stored before; later ones read it when they have the lock. Doing it again is safe; [`Platforms::reopen`]
+    /// undoes it.
     ///
     /// # Errors
-    /// When deliveries did not end within `wait`.
+    /// When deliveries did not end within `wait`, or sessions within the platform's own time. Then the user may be kept
+    /// out all the same, until [`Platforms::reopen`].
     pub async fn quiesce(&self, place: &Place, wait: Duration) -> Result<(), PlatformError> {
-        let path = self.lock_file(place).await?;
+        let path = self.lock_file(&place.platform, place.exchange_guid).await?;
         MailboxLock::exclusive(&path, wait).await.map_err(PlatformError::Lock)?;
-        Ok(())
+        match self.platform(&place.platform)? {
+            Platform::Maildir(_) => Ok(()),
+            Platform::Imap(imap) => imap.deny(place).await,
+        }
     }
 }
 
@@ -70,17 +98,25 @@ impl Delivery {
     /// # Errors
     /// When the disk refuses.
     pub async fn write(&mut self, octets: &[u8]) -> Result<(), PlatformError> {
-        Ok(self.inner.write(octets).await?)
+        match &mut self.inner {
+            Begun::Maildir(delivery) => delivery.write(octets).await?,
+            Begun::Imap(_, delivery) => delivery.write(octets).await?,
+        }
+        Ok(())
     }
 
-    /// Makes it durable beside the inbox.
+    /// The message is whole. In a Maildir it is durable beside the inbox then; for a server it waits in a spool file.
     ///
     /// # Errors
     /// When the disk refuses.
     pub async fn finish(self) -> Result<WholeDelivery, PlatformError> {
+        let inner = match self.inner {
+            Begun::Maildir(delivery) => Whole::Maildir(delivery.finish_tmp().await?),
+            Begun::Imap(mailbox, delivery) => Whole::Imap(mailbox, delivery.finish().await?),
+        };
         Ok(WholeDelivery {
             exchange_guid: self.exchange_guid,
-            inner: self.inner.finish_tmp().await?,
+            inner,
         })
     }
 }
@@ -89,7 +125,8 @@ impl WholeDelivery {
     /// Puts it into the inbox, durably.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk or the server refuses. Where a connection was lost, a server may take the message later all the
+    /// same, and its sender's repetition beside it.
     ///
     /// # Panics
     /// When `lock` is another mailbox's.
@@ -98,6 +135,10 @@ impl WholeDelivery {
             self.exchange_guid, lock.exchange_guid,
             "a delivery is published under its own mailbox's lock"
         );
-        Ok(self.inner.publish().await?)
+        match self.inner {
+            Whole::Maildir(delivery) => delivery.publish().await?,
+            Whole::Imap(mailbox, delivery) => delivery.publish(&*mailbox).await?,
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong between a mailbox and its platform.
 
-use crate::place::LocationError;
+use crate::{access::AccessError, place::LocationError, template::TemplateError};
 use rehome_mailbox::{ErrorScope, MailboxError, Retry, maildir::place::LockError};
 use std::{io, path::PathBuf};
 
@@ -51,6 +51,42 @@ pub enum PlatformError {
         #[source]
         source: io::Error,
     },
+    /// A server did not answer in time.
+    #[error("the server of platform '{platform}' did not answer within {seconds} s")]
+    Silent {
+        /// The platform.
+        platform: String,
+        /// The limit.
+        seconds: u64,
+    },
+    /// The account that a move is to fill holds something.
+    #[error("the account '{account}' holds {items} messages, and only an empty account can be moved into")]
+    AccountNotEmpty {
+        /// The account.
+        account: String,
+        /// How many messages.
+        items: u64,
+    },
+    /// Another move fills the account.
+    #[error("the account '{account}' is being filled by the move {other}")]
+    AccountFilled {
+        /// The account.
+        account: String,
+        /// The other move.
+        other: String,
+    },
+    /// The administrator's program could not keep a user out or let him in.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// A text that is no template of paths.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// Mailboxes there are no folders.
+    #[error("the mailboxes of platform '{platform}' are accounts of a server, which have no paths")]
+    NoPaths {
+        /// The platform.
+        platform: String,
+    },
     /// Deliveries or a cutover held the mailbox too long, or its lock cannot be used.
     #[error("the mailbox lock was not had")]
     Lock(#[source] LockError),
@@ -75,8 +111,24 @@ impl PlatformError {
     #[must_use]
     pub fn scope(&self) -> ErrorScope {
         match self {
-            Self::UnknownPlatform { .. } | Self::NoPlatform | Self::Root { .. } => ErrorScope::Endpoint,
-            Self::Location(_) | Self::Lock(_) | Self::Files { .. } => ErrorScope::Mailbox,
+            Self::UnknownPlatform { .. }
+            | Self::NoPlatform
+            | Self::Root { .. }
+            | Self::Silent { .. }
+            | Self::Template(_)
+            | Self::NoPaths { .. }
+            | Self::Access(AccessError::Start { .. }) => ErrorScope::Endpoint,
+            Self::Location(_)
+            | Self::Lock(_)
+            | Self::Files { .. }
+            | Self::AccountNotEmpty { .. }
+            | Self::AccountFilled { .. }
+            | Self::Access(
+                AccessError::TimedOut { .. }
+                | AccessError::Failed { .. }
+                | AccessError::NoAccount { .. }
+                | AccessError::InUse { .. },
+            ) => ErrorScope::Mailbox,
             Self::Mailbox(e) => e.scope,
         }
     }
@@ -85,9 +137,24 @@ impl PlatformError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::UnknownPlatform { .. } | Self::NoPlatform | Self::Location(_) => Retry::Never,
+            Self::UnknownPlatform { .. }
+            | Self::NoPlatform
+            | Self::Location(_)
+            | Self::Template(_)
+            | Self::NoPaths { .. }
+            | Self::AccountNotEmpty { .. }
+            | Self::AccountFilled { .. }
+            | Self::Access(AccessError::NoAccount { .. }) => Retry::Never,
             Self::Lock(LockError::InUse { .. }) => Retry::After(5),
-            Self::Root { .. } | Self::Lock(LockError::File { .. }) => Retry::After(60),
+            Self::Root { .. }
+            | Self::Silent { .. }
+            | Self::Lock(LockError::File { .. })
+            | Self::Access(
+                AccessError::Start { .. }
+                | AccessError::TimedOut { .. }
+                | AccessError::Failed { .. }
+                | AccessError::InUse { .. },
+            ) => Retry::After(60),
             Self::Files { source, .. } => match source.kind() {
                 // Two mailboxes in one place, or none where one must be: waiting does not help.
                 io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Retry::Never,
@@ -96,4 +163,16 @@ impl PlatformError {
             Self::Mailbox(e) => e.retry,
         }
     }
+}
+
+/// Does file work on a thread that may block.
+pub(crate) async fn files<T: Send + 'static>(
+    doing: &'static str,
+    path: PathBuf,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, PlatformError> {
+    let done = tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(io::Error::other(e)));
+    done.map_err(|source| PlatformError::Files { doing, path, source })
 }

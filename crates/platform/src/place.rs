@@ -8,6 +8,8 @@ use std::{
 
 /// Longest location, octets.
 const MAX_LOCATION: usize = 512;
+/// Longest name of an account, octets.
+const MAX_ACCOUNT: usize = 255;
 
 /// A mailbox's contents: which, on which platform, where there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,7 +18,7 @@ pub struct Place {
     pub exchange_guid: ExchangeGuid,
     /// Name of the platform.
     pub platform: String,
-    /// The folder below the platform's root, names divided by `/`.
+    /// The folder below the platform's root, names divided by `/`; on an IMAP platform the account's name.
     pub location: String,
 }
 
@@ -40,6 +42,14 @@ pub enum LocationError {
     Form {
         /// The location.
         location: String,
+    },
+    /// No account has such a name.
+    #[error("'{location}' is not the name of an account that can be used here: {why}")]
+    Account {
+        /// The location.
+        location: String,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// A symbolic link leads elsewhere.
     #[error("the location '{location}' goes through the symbolic link {}", .link.display())]
@@ -98,6 +108,29 @@ pub(crate) fn confine(root: &Path, location: &str) -> Result<PathBuf, LocationEr
         }
     }
     Ok(path)
+}
+
+/// The name of an account, if it can be one. `separator` is what divides accounts from masters at sign-in: a name with
+/// it would sign in as someone else.
+pub(crate) fn checked_account(location: &str, separator: Option<char>) -> Result<&str, LocationError> {
+    let bad = |why| {
+        Err(LocationError::Account {
+            location: location.chars().take(100).collect(),
+            why,
+        })
+    };
+    if location.is_empty() || location.len() > MAX_ACCOUNT {
+        bad("it has 1 to 255 octets")
+    } else if location.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        bad("it holds no blanks or control characters")
+    } else if location.starts_with('-') {
+        // The access program would take it for an option.
+        bad("it does not begin with a hyphen")
+    } else if separator.is_some_and(|separator| location.contains(separator)) {
+        bad("it does not hold the separator of the platform's master sign-in")
+    } else {
+        Ok(location)
+    }
 }
 
 /// The part of an alias that may stand in a folder's name.
@@ -167,6 +200,18 @@ mod tests {
                 "{location}"
             );
         }
+    }
+
+    #[test]
+    fn names_of_accounts() {
+        for good in ["press", "press@contoso.example", "contoso.example/press", "é", "a-b"] {
+            assert_eq!(checked_account(good, Some('*')).unwrap(), good);
+        }
+        for bad in ["", "a b", "a\0", "a\n", "-v", "press*rehome", &"a".repeat(256)] {
+            let refused = checked_account(bad, Some('*'));
+            assert!(matches!(refused, Err(LocationError::Account { .. })), "{bad:?}");
+        }
+        assert!(checked_account("press*", None).is_ok());
     }
 
     #[test]

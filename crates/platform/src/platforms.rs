@@ -1,81 +1,77 @@
 //! The configured platforms, and what is done with a mailbox on one.
 
 use crate::{
+    config::{LockMethod, NewMailbox, PlatformConfig},
     error::{PlatformConfigError, PlatformError},
-    place::{self, Place},
+    imap::ImapPlatform,
+    inspection::Inspection,
+    maildir::MaildirPlatform,
+    place::Place,
+    template::TemplateFound,
 };
-use rehome_domain::id::{ExchangeGuid, MoveId, TenantId};
-use rehome_mailbox::{
-    FolderPath, Mailbox, NewFolder,
-    maildir::{
-        MaildirMailbox,
-        adopt::{self, Inspection},
-        place::{Staging, close, show},
-    },
-};
+use rehome_domain::id::{ExchangeGuid, MoveId};
+use rehome_mailbox::Mailbox;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-/// Our own folder below a platform's root.
-const OWN: &str = ".rehome";
-/// How deep below a root mailboxes are looked for.
-const ORPHAN_DEPTH: usize = 4;
-/// How many folders are looked at for orphans.
-const ORPHAN_FOLDERS: usize = 100_000;
 
 /// What kind of platform it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     /// Maildir++ folders below one root on this machine.
     Maildir,
+    /// Accounts of an IMAP server.
+    Imap,
 }
 
-/// Settings of one platform (configuration `[platform.NAME]`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlatformConfig {
-    /// Its kind.
-    pub driver: Driver,
-    /// Absolute path of the folder that holds the mailboxes. It is never made: a disk that is not mounted must not
-    /// look like an empty platform.
-    pub root: PathBuf,
+/// One platform.
+#[derive(Debug)]
+pub(crate) enum Platform {
+    Maildir(MaildirPlatform),
+    Imap(Box<ImapPlatform>),
 }
 
 /// The configured platforms. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Platforms {
-    platforms: Arc<BTreeMap<String, PlatformConfig>>,
+    platforms: Arc<BTreeMap<String, Platform>>,
     default: Option<Arc<str>>,
 }
 
 impl Platforms {
     /// Takes the configured platforms by name. `default` holds new mailboxes; it may be left out where there is one
-    /// platform or none.
+    /// platform or none. What must be remembered of IMAP accounts is kept in a folder for each platform below `state`,
+    /// which one process uses at a time.
     ///
     /// # Errors
     /// When the default cannot be told, or a root is not absolute.
     pub fn new(
         platforms: BTreeMap<String, PlatformConfig>,
         default: Option<&str>,
+        state: &Path,
     ) -> Result<Self, PlatformConfigError> {
-        if let Some((name, config)) = platforms.iter().find(|(_, config)| !config.root.is_absolute()) {
-            return Err(PlatformConfigError::RelativeRoot {
-                name: name.clone(),
-                root: config.root.clone(),
-            });
-        }
         let default = match default {
             Some(name) if platforms.contains_key(name) => Some(Arc::from(name)),
             Some(name) => return Err(PlatformConfigError::UnknownDefault(name.to_owned())),
             None if platforms.len() > 1 => return Err(PlatformConfigError::NoDefault),
             None => platforms.keys().next().map(|name| Arc::from(name.as_str())),
         };
+        let made = platforms.into_iter().map(|(name, config)| {
+            let platform = match config {
+                PlatformConfig::Maildir { root } if root.is_absolute() => {
+                    Platform::Maildir(MaildirPlatform::new(&name, root))
+                }
+                PlatformConfig::Maildir { root } => return Err(PlatformConfigError::RelativeRoot { name, root }),
+                PlatformConfig::Imap(config) => {
+                    Platform::Imap(Box::new(ImapPlatform::new(&name, *config, state.join(&name))))
+                }
+            };
+            Ok((name, platform))
+        });
         Ok(Self {
-            platforms: Arc::new(platforms),
+            platforms: Arc::new(made.collect::<Result<_, _>>()?),
             default,
         })
     }
@@ -93,81 +89,156 @@ impl Platforms {
         self.platforms.keys().map(String::as_str)
     }
 
-    /// Checks that a platform can be used: it is configured and its root is there.
+    pub(crate) fn platform(&self, name: &str) -> Result<&Platform, PlatformError> {
+        self.platforms.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.names().collect();
+            PlatformError::UnknownPlatform {
+                name: name.to_owned(),
+                known: known.join(", "),
+            }
+        })
+    }
+
+    /// What kind of platform this is.
+    ///
+    /// # Errors
+    /// When it is not configured.
+    pub fn driver(&self, platform: &str) -> Result<Driver, PlatformError> {
+        Ok(match self.platform(platform)? {
+            Platform::Maildir(_) => Driver::Maildir,
+            Platform::Imap(_) => Driver::Imap,
+        })
+    }
+
+    /// Whether a cutover finds mailboxes on this platform quiet.
+    ///
+    /// # Errors
+    /// When it is not configured.
+    pub fn lock_method(&self, platform: &str) -> Result<LockMethod, PlatformError> {
+        Ok(match self.platform(platform)? {
+            Platform::Maildir(_) => LockMethod::Locked,
+            Platform::Imap(imap) => imap.lock_method(),
+        })
+    }
+
+    /// Checks that a platform can be used: it is configured, and its root is there or its server answers.
     ///
     /// # Errors
     /// When it cannot.
     pub async fn check(&self, platform: &str) -> Result<(), PlatformError> {
-        self.root(platform).await.map(drop)
+        match self.platform(platform)? {
+            Platform::Maildir(maildir) => maildir.check().await,
+            Platform::Imap(imap) => imap.check().await,
+        }
     }
 
-    /// The location that a new mailbox gets. It names the tenant, so that one mailbox can be in two tenants of a
-    /// deployment while it moves.
-    #[must_use]
-    pub fn new_location(tenant: TenantId, alias: &str, exchange_guid: ExchangeGuid) -> String {
-        let guid = exchange_guid.0.simple().to_string();
-        format!("{tenant}/{}-{}", place::folder_name(alias), &guid[..8])
+    /// The location that a mailbox gets that is made on a platform, or moved there by `move_id`. For a move it stays the
+    /// same once [`staging`](Self::staging) was called with it, whatever becomes of alias and addresses.
+    ///
+    /// # Errors
+    /// When the names make no account that there can be.
+    pub async fn new_location(
+        &self,
+        platform: &str,
+        new: &NewMailbox<'_>,
+        move_id: Option<MoveId>,
+    ) -> Result<String, PlatformError> {
+        match self.platform(platform)? {
+            Platform::Maildir(_) => Ok(MaildirPlatform::new_location(new)),
+            Platform::Imap(imap) => imap.new_location(new, move_id).await,
+        }
     }
 
     /// Opens a mailbox in service.
     ///
     /// # Errors
-    /// When it is not in its place.
+    /// When it is not in its place, or the server cannot be used.
     pub async fn open(&self, place: &Place) -> Result<Arc<dyn Mailbox>, PlatformError> {
-        let path = self.served(place).await?;
-        Ok(Arc::new(MaildirMailbox::open(&path).await?))
+        match self.platform(&place.platform)? {
+            Platform::Maildir(maildir) => maildir.open(place).await,
+            Platform::Imap(imap) => Ok(imap.open(&place.location).await?),
+        }
     }
 
-    /// Makes an empty mailbox with an inbox in its place and opens it; what is there already stays.
+    /// Makes an empty mailbox with an inbox in its place and opens it; what is there already stays. An account is not
+    /// made, it must be there.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk or the server refuses.
     pub async fn create(&self, place: &Place) -> Result<Arc<dyn Mailbox>, PlatformError> {
-        let path = self.served(place).await?;
-        let mailbox = Staging::open(&path).await?;
-        mailbox
-            .create_folder(
-                &FolderPath::inbox(),
-                &NewFolder {
-                    subscribed: true,
-                    ..NewFolder::default()
-                },
-            )
-            .await?;
-        rehome_fault::step("platform.create");
-        Ok(Arc::new(mailbox))
+        match self.platform(&place.platform)? {
+            Platform::Maildir(maildir) => maildir.create(place).await,
+            Platform::Imap(imap) => Ok(imap.open(&place.location).await?),
+        }
     }
 
-    /// Opens the hidden contents of a move on a platform, made empty if they are not there.
+    /// Opens the hidden contents of a move: a folder of ours, made empty if it is not there; or the account in `place`,
+    /// which must be there and, the first time, be empty, and whose user is kept out until
+    /// [`show`](Self::show) where the platform can.
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub async fn staging(&self, platform: &str, move_id: MoveId) -> Result<Arc<dyn Mailbox>, PlatformError> {
-        let path = self.own_folder(platform, "staging").await?.join(move_id.to_string());
-        Ok(Arc::new(Staging::open(&path).await?))
+    /// When the disk or the server refuses, the account holds anything, or its user cannot be kept out.
+    pub async fn staging(&self, place: &Place, move_id: MoveId) -> Result<Arc<dyn Mailbox>, PlatformError> {
+        match self.platform(&place.platform)? {
+            Platform::Maildir(maildir) => maildir.staging(move_id).await,
+            Platform::Imap(imap) => imap.staging(place, move_id).await,
+        }
     }
 
-    /// Removes the hidden contents of a move that will not be shown. Gone already is success.
+    /// Removes the hidden contents of a move that will not be shown. Gone already is success. An account is emptied,
+    /// unless its user was not kept out of it, and he is let in again.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk or the server refuses.
     pub async fn remove_staging(&self, platform: &str, move_id: MoveId) -> Result<(), PlatformError> {
-        let path = self.own_folder(platform, "staging").await?.join(move_id.to_string());
-        remove_tree("removing the hidden contents", path, "platform.remove_staging").await
+        match self.platform(platform)? {
+            Platform::Maildir(maildir) => maildir.remove_staging(move_id).await,
+            Platform::Imap(imap) => imap.remove_staging(move_id).await,
+        }
     }
 
-    /// Puts the hidden contents of a move in their place, durably. Done already is success.
+    /// Puts the hidden contents of a move in their place, durably, or lets the account's user in. Done already is
+    /// success.
     ///
     /// # Errors
     /// When something else is in the place, or nothing is hidden nor there.
     pub async fn show(&self, place: &Place, move_id: MoveId) -> Result<(), PlatformError> {
-        let staging = self
-            .own_folder(&place.platform, "staging")
-            .await?
-            .join(move_id.to_string());
-        let served = self.served(place).await?;
-        let at = served.clone();
-        files("showing the mailbox", at, move || show(&staging, &served)).await
+        match self.platform(&place.platform)? {
+            Platform::Maildir(maildir) => maildir.show(place, move_id).await,
+            Platform::Imap(imap) => imap.show(place, move_id).await,
+        }
+    }
+
+    /// The mailboxes whose users were kept out by [`quiesce`](Self::quiesce) and neither let in again nor closed since,
+    /// whatever process did it.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub async fn denied(&self) -> Result<Vec<Place>, PlatformError> {
+        let mut places = Vec::new();
+        for platform in self.platforms.values() {
+            match platform {
+                Platform::Maildir(_) => {}
+                Platform::Imap(imap) => places.extend(imap.denied().await?),
+            }
+        }
+        Ok(places)
+    }
+
+    /// Undoes [`quiesce`](Self::quiesce) if `may` says so: the mailbox's user may use it again. `may` is asked when no
+    /// other can keep him out or let him in until this returns. Returns what it said. Done already is success.
+    ///
+    /// # Errors
+    /// Those of `may`; and when the platform refuses.
+    pub async fn reopen<E: From<PlatformError>>(
+        &self,
+        place: &Place,
+        may: impl Future<Output = Result<bool, E>>,
+    ) -> Result<bool, E> {
+        match self.platform(&place.platform)? {
+            Platform::Maildir(_) => may.await,
+            Platform::Imap(imap) => imap.reopen(place, may).await,
+        }
     }
 
     /// Takes the contents of a mailbox that has moved away out of service, durably, and keeps them. Done already is
@@ -176,10 +247,10 @@ impl Platforms {
     /// # Errors
     /// When they are in neither place, or in both.
     pub async fn close_source(&self, place: &Place, move_id: MoveId) -> Result<(), PlatformError> {
-        let closed = self.closed(&place.platform, place.exchange_guid, move_id).await?;
-        let served = self.served(place).await?;
-        let at = served.clone();
-        files("closing the mailbox", at, move || close(&served, &closed)).await
+        match self.platform(&place.platform)? {
+            Platform::Maildir(maildir) => maildir.close_source(place, move_id).await,
+            Platform::Imap(imap) => imap.close_source(place, move_id).await,
+        }
     }
 
     /// Opens the kept contents of a mailbox that has moved away.
@@ -192,11 +263,14 @@ impl Platforms {
         exchange_guid: ExchangeGuid,
         move_id: MoveId,
     ) -> Result<Arc<dyn Mailbox>, PlatformError> {
-        let path = self.closed(platform, exchange_guid, move_id).await?;
-        Ok(Arc::new(MaildirMailbox::open(&path).await?))
+        match self.platform(platform)? {
+            Platform::Maildir(maildir) => maildir.open_closed(exchange_guid, move_id).await,
+            Platform::Imap(imap) => imap.open_closed(exchange_guid, move_id).await,
+        }
     }
 
-    /// Removes the kept contents of a mailbox that has moved away, when retention has ended. Gone already is success.
+    /// Removes the kept contents of a mailbox that has moved away, when retention has ended; an account is only
+    /// forgotten. Gone already is success.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -206,8 +280,10 @@ impl Platforms {
         exchange_guid: ExchangeGuid,
         move_id: MoveId,
     ) -> Result<(), PlatformError> {
-        let path = self.closed(platform, exchange_guid, move_id).await?;
-        remove_tree("removing the kept contents", path, "platform.remove_closed").await
+        match self.platform(platform)? {
+            Platform::Maildir(maildir) => maildir.remove_closed(exchange_guid, move_id).await,
+            Platform::Imap(imap) => imap.remove_closed(exchange_guid, move_id).await,
+        }
     }
 
     /// Looks at what lies at a location, without touching it.
@@ -215,162 +291,50 @@ impl Platforms {
     /// # Errors
     /// When it is not a location, or nothing is there.
     pub async fn inspect(&self, platform: &str, location: &str) -> Result<Inspection, PlatformError> {
-        let root = self.root(platform).await?;
-        let path = confined(root, location).await?;
-        let at = path.clone();
-        files("looking at", at, move || adopt::inspect(&path)).await
+        match self.platform(platform)? {
+            Platform::Maildir(maildir) => maildir.inspect(location).await,
+            Platform::Imap(imap) => imap.inspect(location).await,
+        }
     }
 
-    /// The mailboxes below a platform's root that nobody in `known` (locations) owns, in order.
+    /// The mailboxes below a platform's root that nobody in `known` (locations) owns, in order. None for a server, which
+    /// does not tell its accounts.
     ///
     /// # Errors
     /// When a folder cannot be read.
     pub async fn orphans(&self, platform: &str, known: BTreeSet<String>) -> Result<Vec<String>, PlatformError> {
-        let root = self.root(platform).await?;
-        let at = root.clone();
-        files("looking for mailboxes below", at, move || orphans(&root, &known)).await
+        match self.platform(platform)? {
+            Platform::Maildir(maildir) => maildir.orphans(known).await,
+            Platform::Imap(_) => Ok(Vec::new()),
+        }
     }
 
-    /// Where a mailbox in service lies.
-    pub(crate) async fn served(&self, place: &Place) -> Result<PathBuf, PlatformError> {
-        let root = self.root(&place.platform).await?;
-        confined(root, &place.location).await
+    /// The folders of a platform that fit a template such as `/srv/mail/{domain}/{user}`, in order, at most `most`.
+    ///
+    /// # Errors
+    /// When it is no template of paths below the root, the platform has no paths, or more fit.
+    pub async fn discover(
+        &self,
+        platform: &str,
+        template: &str,
+        most: usize,
+    ) -> Result<Vec<TemplateFound>, PlatformError> {
+        match self.platform(platform)? {
+            Platform::Maildir(maildir) => maildir.discover(template, most).await,
+            Platform::Imap(_) => Err(PlatformError::NoPaths {
+                platform: platform.to_owned(),
+            }),
+        }
     }
 
     /// The file of a mailbox's lock; its folder is there.
-    pub(crate) async fn lock_file(&self, place: &Place) -> Result<PathBuf, PlatformError> {
-        Ok(self
-            .own_folder(&place.platform, "locks")
-            .await?
-            .join(place.exchange_guid.to_string()))
-    }
-
-    async fn closed(&self, platform: &str, guid: ExchangeGuid, move_id: MoveId) -> Result<PathBuf, PlatformError> {
-        Ok(self
-            .own_folder(platform, "closed")
-            .await?
-            .join(format!("{guid}-{move_id}")))
-    }
-
-    /// The platform's root, which must be a directory.
-    async fn root(&self, platform: &str) -> Result<PathBuf, PlatformError> {
-        let Some(PlatformConfig {
-            driver: Driver::Maildir,
-            root,
-        }) = self.platforms.get(platform)
-        else {
-            let known: Vec<&str> = self.names().collect();
-            return Err(PlatformError::UnknownPlatform {
-                name: platform.to_owned(),
-                known: known.join(", "),
-            });
+    pub(crate) async fn lock_file(&self, platform: &str, guid: ExchangeGuid) -> Result<PathBuf, PlatformError> {
+        let locks = match self.platform(platform)? {
+            Platform::Maildir(maildir) => maildir.locks().await?,
+            Platform::Imap(imap) => imap.own_folder("locks").await?,
         };
-        let unusable = |source| PlatformError::Root {
-            platform: platform.to_owned(),
-            root: root.clone(),
-            source,
-        };
-        let found = tokio::fs::metadata(root).await.map_err(unusable)?;
-        if !found.is_dir() {
-            return Err(unusable(io::ErrorKind::NotADirectory.into()));
-        }
-        Ok(root.clone())
+        Ok(locks.join(guid.to_string()))
     }
-
-    /// One of our own folders below the root, made if missing.
-    async fn own_folder(&self, platform: &str, name: &'static str) -> Result<PathBuf, PlatformError> {
-        let root = self.root(platform).await?;
-        let path = root.join(OWN).join(name);
-        let (at, made) = (path.clone(), path.clone());
-        files("making", at, move || {
-            for folder in [root.join(OWN), made] {
-                match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-                    Ok(()) | Err(_) => {}
-                }
-                // A link here would lead hidden and closed contents elsewhere.
-                if !std::fs::symlink_metadata(&folder)?.is_dir() {
-                    return Err(io::ErrorKind::NotADirectory.into());
-                }
-            }
-            Ok(())
-        })
-        .await?;
-        Ok(path)
-    }
-}
-
-async fn confined(root: PathBuf, location: &str) -> Result<PathBuf, PlatformError> {
-    let location = location.to_owned();
-    let at = root.clone();
-    let found = files("looking at", at, move || Ok(place::confine(&root, &location))).await?;
-    Ok(found?)
-}
-
-/// Does file work on a thread that may block.
-async fn files<T: Send + 'static>(
-    doing: &'static str,
-    path: PathBuf,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, PlatformError> {
-    let done = tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(io::Error::other(e)));
-    done.map_err(|source| PlatformError::Files { doing, path, source })
-}
-
-async fn remove_tree(doing: &'static str, path: PathBuf, step: &'static str) -> Result<(), PlatformError> {
-    let at = path.clone();
-    files(doing, at, move || {
-        match std::fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            Ok(()) | Err(_) => {}
-        }
-        if let Some(parent) = path.parent() {
-            std::fs::File::open(parent)?.sync_all()?;
-        }
-        rehome_fault::step(step);
-        Ok(())
-    })
-    .await
-}
-
-fn orphans(root: &Path, known: &BTreeSet<String>) -> io::Result<Vec<String>> {
-    let mut found = Vec::new();
-    let mut waiting = vec![(String::new(), 0)];
-    let mut looked_at = 0;
-    while let Some((location, depth)) = waiting.pop() {
-        for entry in std::fs::read_dir(root.join(&location))? {
-            let entry = entry?;
-            looked_at += 1;
-            if looked_at > ORPHAN_FOLDERS {
-                tracing::warn!(root = %root.display(), "too many folders: not all were looked at for orphans");
-                found.sort();
-                return Ok(found);
-            }
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            if name.starts_with('.') || !entry.file_type()?.is_dir() {
-                continue;
-            }
-            let below = if location.is_empty() {
-                name
-            } else {
-                format!("{location}/{name}")
-            };
-            let path = entry.path();
-            if path.join("cur").is_dir() && path.join("new").is_dir() {
-                if !known.contains(&below) {
-                    found.push(below);
-                }
-            } else if depth + 1 < ORPHAN_DEPTH {
-                waiting.push((below, depth + 1));
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ struct Deployment {
 fn deployment(folder: &Path, store: Store, name: &str, connector: HttpsConnector) -> Deployment {
     let seal = SealKey::generate_file(&folder.join("key")).unwrap();
     let identity = Identity::new(store.clone(), seal, IdentityConfig::new(name.parse().unwrap())).unwrap();
-    let platforms = Platforms::new(BTreeMap::new(), None).unwrap();
+    let platforms = Platforms::new(BTreeMap::new(), None, folder).unwrap();
     let settings = RoutingSettings {
         server_name: name.to_owned(),
         routes: BTreeMap::new(),
@@ -350,6 +350,18 @@ async fn two_authorities_from_discovery_to_the_gate() {
     let traffic = connected.proxy.traffic();
     assert_eq!(traffic.requests, 4);
     assert!(traffic.octets_received > 500);
+
+    // Another mover asks over the same connections, without looking for the partner again.
+    drop(connected);
+    let again = scene.target.partner.connect(&address, correlation()).await.unwrap();
+    assert_eq!(again.proxy.traffic().octets_received, 0);
+    let error = again.proxy.lock(mailbox(), AttemptId::from_u128(7)).await.unwrap_err();
+    assert_eq!(error.problem.id, ErrorId::SourceTenantNotAuthorized);
+    // The refusal was looked into: once more, after everything was found as before.
+    assert_eq!(again.proxy.traffic().requests, 2);
+    assert!(again.proxy.traffic().octets_received < traffic.octets_received / 2);
+    drop(again);
+    let connected = scene.target.partner.connect(&address, correlation()).await.unwrap();
 
     // Prepare alone may be long: it names every item that differs.
     let exception = ExceptionBody {

@@ -8,6 +8,8 @@
 //! and `cmdlets`.
 
 pub mod client;
+mod compression;
+mod pace;
 pub mod server;
 pub mod tls;
 

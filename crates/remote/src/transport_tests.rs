@@ -1,7 +1,8 @@
 //! Both ends over real sockets on loopback: TLS, HTTP/2 streams, overrides, limits.
 
-use crate::client::{Bounds, Call, Lane, Streamed, once, once_without_redirect};
+use crate::client::{Bounds, Call, Lane, StreamKind, Streamed, once, once_without_redirect};
 use crate::client::{ConnectError, ConnectorSettings, HttpsConnector, Origin, TransportError};
+use crate::compression::{self, Compressed};
 use crate::server::{Limits, ListenError, Listener};
 use crate::{server, tls};
 use axum::Router;
@@ -114,7 +115,11 @@ async fn fifty_megabytes_stream_whole_with_bounded_read_ahead() {
     let running = serve(router, &certificates).await;
     let lane = lane(connector(&certificates, NAME, running.address));
 
-    let Streamed::Body { mut body, .. } = lane.stream(&Call::get(url("/stream"))).await.unwrap() else {
+    let Streamed::Body { mut body, .. } = lane
+        .stream(&Call::get(url("/stream")), StreamKind::Contents)
+        .await
+        .unwrap()
+    else {
         panic!("the stream was refused")
     };
     let mut taken = 0;
@@ -151,7 +156,11 @@ async fn a_dropped_stream_releases_its_source() {
     );
     let running = serve(router, &certificates).await;
     let lane = lane(connector(&certificates, NAME, running.address));
-    let Streamed::Body { mut body, .. } = lane.stream(&Call::get(url("/stream"))).await.unwrap() else {
+    let Streamed::Body { mut body, .. } = lane
+        .stream(&Call::get(url("/stream")), StreamKind::Contents)
+        .await
+        .unwrap()
+    else {
         panic!("the stream was refused")
     };
     body.next().await.unwrap();
@@ -161,6 +170,120 @@ async fn a_dropped_stream_releases_its_source() {
         .await
         .unwrap()
         .unwrap_err();
+}
+
+#[tokio::test]
+async fn compressed_streams_come_back_and_only_where_they_were_asked_for() {
+    let certificates = certificates(NAME);
+    let compressed = async || {
+        let octets = octets(Arc::default(), 20).boxed();
+        let body = server::stream_body(Compressed::new(octets).unwrap());
+        ([("content-encoding", "zstd")], body)
+    };
+    let whole = async || {
+        let text = compression::whole(&[b'x'; 60_000]).unwrap();
+        ([("content-encoding", "zstd")], text)
+    };
+    let broken = async || {
+        let text = compression::whole(&[b'x'; 60_000]).unwrap();
+        ([("content-encoding", "zstd")], text[..text.len() - 1].to_vec())
+    };
+    let router = Router::new()
+        .route("/stream", get(compressed))
+        .route("/whole", get(whole))
+        .route("/broken", get(broken));
+    let running = serve(router, &certificates).await;
+    let lane = lane(connector(&certificates, NAME, running.address));
+    let call = |path: &str, zstd: bool| {
+        let mut call = Call::get(url(path));
+        if zstd {
+            call.take_zstd();
+        }
+        call
+    };
+    let kind = StreamKind::Listing;
+    let Streamed::Body { mut body, .. } = lane.stream(&call("/stream", true), kind).await.unwrap() else {
+        panic!("the stream was refused")
+    };
+    let mut taken = 0;
+    while let Some(piece) = body.next().await.unwrap() {
+        for (offset, octet) in piece.iter().enumerate() {
+            assert_eq!(usize::from(*octet), (taken + offset) / PIECE);
+        }
+        taken += piece.len();
+    }
+    assert_eq!(taken, 20 * PIECE);
+    let Streamed::Body { mut body, .. } = lane.stream(&call("/broken", true), kind).await.unwrap() else {
+        panic!("the stream was refused")
+    };
+    let ended = loop {
+        match body.next().await {
+            Ok(Some(_)) => {}
+            ended => break ended,
+        }
+    };
+    assert!(matches!(ended, Err(TransportError::Unexpected { .. })), "{ended:?}");
+    let answer = lane.whole(&call("/whole", true), BOUNDS).await.unwrap();
+    assert_eq!(answer.body.len(), 60_000);
+    let narrow = Bounds {
+        octets: 59_999,
+        ..BOUNDS
+    };
+    let error = lane.whole(&call("/whole", true), narrow).await.unwrap_err();
+    assert!(matches!(error, TransportError::TooLong { .. }), "{error}");
+    let error = lane.whole(&call("/whole", false), BOUNDS).await.unwrap_err();
+    assert!(matches!(error, TransportError::Unexpected { .. }), "{error}");
+    assert!(lane.stream(&call("/stream", false), kind).await.is_err());
+}
+
+#[tokio::test]
+async fn as_many_streams_are_open_as_the_source_works_on() {
+    let certificates = certificates(NAME);
+    let router = Router::new().route("/stream", get(async || server::stream_body(octets(Arc::default(), 1))));
+    let running = serve(router, &certificates).await;
+    let lane = lane(connector(&certificates, NAME, running.address));
+    let call = Call::get(url("/stream"));
+    let open = async |kind| lane.stream(&call, kind).await.unwrap();
+    for allowed in [8, 2, 5, 1] {
+        lane.allow_streams(allowed);
+        let mut held = Vec::new();
+        for _ in 0..allowed {
+            held.push(open(StreamKind::Contents).await);
+        }
+        let one_more = open(StreamKind::Contents);
+        let listing = open(StreamKind::Listing);
+        tokio::select! {
+            biased;
+            _ = one_more => panic!("{allowed} streams are allowed"),
+            _ = listing => {}
+        }
+        drop(held);
+        open(StreamKind::Contents).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_without_requests_is_closed() {
+    let certificates = certificates(NAME);
+    let tls = tls::server_config(&certificates.chain, &certificates.key).unwrap();
+    let limits = Limits {
+        idle: Duration::from_millis(1),
+        ..Limits::default()
+    };
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), Some(tls), limits)
+        .await
+        .unwrap();
+    let connector = connector(&certificates, NAME, listener.address());
+    tokio::spawn(listener.serve(Router::new().route("/", get(async || "here")), CancellationToken::new()));
+    let origin = Origin::parse(NAME).unwrap();
+    let mut sender = connector.connect_http2(&origin, &Arc::default()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), async {
+        while sender.ready().await.is_ok() && !sender.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

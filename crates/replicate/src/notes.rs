@@ -119,25 +119,26 @@ impl Notes {
         )
     }
 
-    /// Notes of one chunk of uids.
-    pub(crate) async fn chunk(&self, number: u32, chunk: u32) -> Result<BTreeMap<u32, Note>, LedgerError> {
+    /// Notes of one chunk of uids, ascending.
+    pub(crate) async fn chunk(&self, number: u32, chunk: u32) -> Result<Vec<(u32, Note)>, LedgerError> {
         let key = ChunkKey {
             kind: ChunkKind::Notes,
             folder: number,
             chunk,
         };
         let Some(octets) = self.storage.get(key).await? else {
-            return Ok(BTreeMap::new());
+            return Ok(Vec::new());
         };
         let mut reader = Reader::new("notes", &octets)?;
-        let mut notes = BTreeMap::new();
-        for _ in 0..reader.count(42)? {
+        let count = reader.count(42)?;
+        let mut notes = Vec::with_capacity(count);
+        for _ in 0..count {
             let low = u32::from(reader.u16()?);
             let note = Note {
                 length: reader.u64()?,
                 digest: reader.digest()?,
             };
-            notes.insert(chunk << CHUNK_SHIFT | low, note);
+            notes.push((chunk << CHUNK_SHIFT | low, note));
         }
         reader.finish()?;
         Ok(notes)
@@ -163,7 +164,7 @@ impl Notes {
             chunks.entry(uid >> CHUNK_SHIFT).or_default().insert(*uid, *note);
         }
         for (chunk, notes) in chunks {
-            let mut all = self.chunk(number, chunk).await?;
+            let mut all: BTreeMap<u32, Note> = self.chunk(number, chunk).await?.into_iter().collect();
             all.extend(notes);
             let mut writer = Writer::new();
             writer.count(all.len());

@@ -108,9 +108,14 @@ pub(crate) struct FolderRoot {
 }
 
 impl FolderRoot {
-    pub(crate) fn leaf(&mut self, leaf: &Leaf<'_>) {
-        self.octets += leaf.length;
-        self.tree.push(leaf_hash(leaf));
+    fn leaf(&mut self, leaf: &Leaf<'_>) {
+        self.leaf_hash(leaf.length, leaf_hash(leaf));
+    }
+
+    /// The next leaf by its hash, with its item's canonical length.
+    pub(crate) fn leaf_hash(&mut self, length: u64, hash: Digest) {
+        self.octets += length;
+        self.tree.push(hash);
     }
 
     pub(crate) fn record(&mut self, record: &Record) {

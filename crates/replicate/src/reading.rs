@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use rehome_mailbox::{ErrorScope, FolderPath, Mailbox, MailboxError, ReadEvent, Retry};
+use rehome_mailbox::{ErrorScope, FolderPath, FolderRef, Mailbox, MailboxError, ReadEvent, Retry};
 use rehome_wire::{
     canonical::{CanonicalReport, Canonicalizer},
     digest::{Digest, Digester},
@@ -14,7 +14,6 @@ pub(crate) struct Serving {
     pub(crate) uid: u32,
     canonicalizer: Canonicalizer,
     digester: Digester,
-    octets: BytesMut,
 }
 
 impl Serving {
@@ -23,21 +22,21 @@ impl Serving {
             uid,
             canonicalizer: Canonicalizer::new(),
             digester: Digester::new(),
-            octets: BytesMut::new(),
         }
     }
 
-    /// Takes a part of `raw`; returns how many octets were taken and the canonical ones that came of it.
-    pub(crate) fn push(&mut self, raw: &[u8]) -> (usize, Bytes) {
-        let taken = self.canonicalizer.push_some(raw, &mut self.octets);
-        self.digester.update(&self.octets);
-        (taken, self.octets.split().freeze())
+    /// Takes octets off the front of `raw` and returns the canonical ones that came of them; again until `raw` is empty.
+    pub(crate) fn take(&mut self, raw: &mut Bytes) -> Bytes {
+        let octets = self.canonicalizer.take(raw);
+        self.digester.update(&octets);
+        octets
     }
 
     pub(crate) fn finish(mut self) -> (Bytes, CanonicalReport, Digest) {
-        let report = self.canonicalizer.finish(&mut self.octets);
-        self.digester.update(&self.octets);
-        (self.octets.freeze(), report, self.digester.finish())
+        let mut octets = BytesMut::new();
+        let report = self.canonicalizer.finish(&mut octets);
+        self.digester.update(&octets);
+        (octets.freeze(), report, self.digester.finish())
     }
 }
 
@@ -65,23 +64,21 @@ pub(crate) enum ReadOutcome {
 /// Reads items and digests their canonical form; every uid has an outcome.
 pub(crate) async fn read_digests(
     mailbox: &dyn Mailbox,
-    path: &FolderPath,
+    folder: FolderRef<'_>,
     uids: &[u32],
 ) -> Result<BTreeMap<u32, ReadOutcome>, MailboxError> {
     let mut outcomes = BTreeMap::new();
     if uids.is_empty() {
         return Ok(outcomes);
     }
-    let mut events = mailbox.read(path, uids).await?;
+    let mut events = mailbox.read(folder, uids).await?;
     let mut current: Option<Serving> = None;
     while let Some(event) = events.next().await {
         match (event?, current.take()) {
             (ReadEvent::Item(meta), None) => current = Some(Serving::new(meta.uid)),
-            (ReadEvent::Octets(raw), Some(mut item)) => {
-                let mut rest: &[u8] = &raw;
-                while !rest.is_empty() {
-                    let (taken, _) = item.push(rest);
-                    rest = &rest[taken..];
+            (ReadEvent::Octets(mut raw), Some(mut item)) => {
+                while !raw.is_empty() {
+                    item.take(&mut raw);
                 }
                 current = Some(item);
             }
@@ -103,14 +100,14 @@ pub(crate) async fn read_digests(
                 outcomes.insert(uid, ReadOutcome::Failed(error));
             }
             (ReadEvent::Item(_) | ReadEvent::Gone(_), Some(_)) | (ReadEvent::Octets(_) | ReadEvent::End, None) => {
-                return Err(out_of_order(path));
+                return Err(out_of_order(folder.path));
             }
         }
     }
     match uids.iter().find(|uid| !outcomes.contains_key(uid)) {
         None => Ok(outcomes),
         Some(uid) => Err(MailboxError {
-            what: format!("reading folder {path}"),
+            what: format!("reading folder {}", folder.path),
             cause: format!("the driver gave no answer for item {uid}"),
             scope: ErrorScope::Folder,
             retry: Retry::After(10),

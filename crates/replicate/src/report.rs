@@ -24,6 +24,8 @@ pub enum ReportKind {
     LineEnds = 5,
     /// The target could not keep some keywords.
     Keywords = 6,
+    /// The target holds it once more: an append that was believed lost came late, and the mailbox was in use by then.
+    Double = 7,
 }
 
 impl ReportKind {
@@ -37,6 +39,7 @@ impl ReportKind {
             Self::Date => "Date",
             Self::LineEnds => "LineEnds",
             Self::Keywords => "Keywords",
+            Self::Double => "Double",
         }
     }
 }
@@ -90,9 +93,12 @@ impl Report {
     pub fn count(&self, kind: ReportKind) -> u64 {
         match kind {
             ReportKind::LineEnds => self.line_ends_only,
-            ReportKind::Skipped | ReportKind::Altered | ReportKind::Flags | ReportKind::Date | ReportKind::Keywords => {
-                self.items.iter().filter(|item| item.kind == kind).count() as u64
-            }
+            ReportKind::Skipped
+            | ReportKind::Altered
+            | ReportKind::Flags
+            | ReportKind::Date
+            | ReportKind::Keywords
+            | ReportKind::Double => self.items.iter().filter(|item| item.kind == kind).count() as u64,
         }
     }
 }
@@ -145,6 +151,7 @@ pub(crate) fn decode(folder: &[String], octets: &[u8]) -> Result<Vec<ReportItem>
             4 => ReportKind::Date,
             5 => ReportKind::LineEnds,
             6 => ReportKind::Keywords,
+            7 => ReportKind::Double,
             other => return Err(reader.damaged(format!("report kind {other}"))),
         };
         let side = match reader.u8()? {

@@ -105,7 +105,7 @@ CREATE TABLE batches (
     skipped_approved_until BIGINT,
     submitted_by TEXT NOT NULL,
     created BIGINT NOT NULL,
-    started BIGINT,
+    started BIGINT, excluded_folders TEXT,
     UNIQUE (tenant, name_key)
 );
 
@@ -130,7 +130,7 @@ CREATE TABLE endpoints (
     application_id TEXT NOT NULL,
     sealed_secret BLOB NOT NULL,
     max_migrations BIGINT,
-    max_incremental_syncs BIGINT,
+    max_incremental_syncs BIGINT, imap TEXT,
     PRIMARY KEY (tenant, id)
 );
 
@@ -174,7 +174,7 @@ CREATE TABLE moves (
     figures TEXT NOT NULL,
     lease_owner TEXT,
     lease_expires BIGINT,
-    fence BIGINT NOT NULL,
+    fence BIGINT NOT NULL, remote_user TEXT, sealed_password BLOB,
     UNIQUE (batch, email_key)
 );
 
@@ -318,6 +318,18 @@ CREATE TABLE tenants (
     initial_domain TEXT NOT NULL UNIQUE,
     display_name TEXT NOT NULL,
     created BIGINT NOT NULL
+);
+
+CREATE TABLE unlocked_batches (
+    tenant TEXT NOT NULL,
+    batch TEXT PRIMARY KEY REFERENCES batches (id) ON DELETE CASCADE,
+    accepted BIGINT NOT NULL
+);
+
+CREATE TABLE unlocked_moves (
+    tenant TEXT NOT NULL,
+    move TEXT PRIMARY KEY REFERENCES moves (id) ON DELETE CASCADE,
+    accepted BIGINT NOT NULL
 );
 
 CREATE INDEX accepted_domains_by_tenant ON accepted_domains (tenant);

@@ -2,7 +2,7 @@
 
 use crate::{StoreError, Tx};
 use rehome_domain::{
-    endpoint::MigrationEndpoint,
+    endpoint::{EndpointKind, ImapSecurity, ImapServer, ImapSignIn, MigrationEndpoint, RemoteMove},
     id::{ApplicationId, EndpointId, RecipientId, RelationshipId, ServicePrincipalId, TenantId},
     relationship::OrganizationRelationship,
 };
@@ -72,23 +72,118 @@ fn number(row: &SqliteRow, column: &str) -> Result<Option<u32>, StoreError> {
         .map_err(|e| StoreError::unreadable("migration endpoint", e))
 }
 
+/// The column `imap`.
+#[derive(Serialize, Deserialize)]
+struct ImapBody {
+    port: u16,
+    security: String,
+    sign_in: SignInBody,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum SignInBody {
+    Users,
+    Master {
+        user: String,
+        separator: char,
+    },
+    Authorization {
+        user: String,
+    },
+    OAuth {
+        token_url: String,
+        client_id: String,
+        scope: Option<String>,
+    },
+}
+
+fn imap_body(imap: &ImapServer) -> Result<String, StoreError> {
+    let sign_in = match imap.sign_in.clone() {
+        ImapSignIn::Users => SignInBody::Users,
+        ImapSignIn::Master { user, separator } => SignInBody::Master { user, separator },
+        ImapSignIn::Authorization { user } => SignInBody::Authorization { user },
+        ImapSignIn::OAuth {
+            token_url,
+            client_id,
+            scope,
+        } => SignInBody::OAuth {
+            token_url,
+            client_id,
+            scope,
+        },
+    };
+    let body = ImapBody {
+        port: imap.port,
+        security: imap.security.as_str().to_owned(),
+        sign_in,
+    };
+    serde_json::to_string(&body).map_err(|e| StoreError::unreadable("migration endpoint", e))
+}
+
+fn imap_from(text: &str) -> Result<ImapServer, StoreError> {
+    let ImapBody {
+        port,
+        security,
+        sign_in,
+    } = serde_json::from_str(text).map_err(|e| StoreError::unreadable("migration endpoint", e))?;
+    let known = ImapSecurity::ALL.into_iter().find(|known| known.as_str() == security);
+    Ok(ImapServer {
+        port,
+        security: known.ok_or_else(|| StoreError::unreadable("migration endpoint", security))?,
+        sign_in: match sign_in {
+            SignInBody::Users => ImapSignIn::Users,
+            SignInBody::Master { user, separator } => ImapSignIn::Master { user, separator },
+            SignInBody::Authorization { user } => ImapSignIn::Authorization { user },
+            SignInBody::OAuth {
+                token_url,
+                client_id,
+                scope,
+            } => ImapSignIn::OAuth {
+                token_url,
+                client_id,
+                scope,
+            },
+        },
+    })
+}
+
 fn endpoint_from(row: &SqliteRow) -> Result<MigrationEndpoint, StoreError> {
     let bad = |e| StoreError::unreadable("migration endpoint", e);
+    let kind = match row.get::<Option<String>, _>("imap") {
+        Some(text) => EndpointKind::Imap(imap_from(&text)?),
+        None => EndpointKind::ExchangeRemoteMove(RemoteMove {
+            remote_tenant: row.get("remote_tenant"),
+            remote_tenant_id: row
+                .get::<Option<String>, _>("remote_tenant_id")
+                .map(|t| t.parse())
+                .transpose()
+                .map_err(bad)?,
+            application_id: row.get::<String, _>("application_id").parse().map_err(bad)?,
+        }),
+    };
     Ok(MigrationEndpoint {
         tenant: row.get::<String, _>("tenant").parse().map_err(bad)?,
         id: row.get::<String, _>("id").parse().map_err(bad)?,
         name: row.get("name"),
+        kind,
         remote_server: row.get("remote_server"),
-        remote_tenant: row.get("remote_tenant"),
-        remote_tenant_id: row
-            .get::<Option<String>, _>("remote_tenant_id")
-            .map(|t| t.parse())
-            .transpose()
-            .map_err(bad)?,
-        application_id: row.get::<String, _>("application_id").parse().map_err(bad)?,
-        sealed_secret: row.get("sealed_secret"),
+        sealed_secret: Some(row.get::<Vec<u8>, _>("sealed_secret")).filter(|sealed| !sealed.is_empty()),
         max_concurrent_migrations: number(row, "max_migrations")?,
         max_concurrent_incremental_syncs: number(row, "max_incremental_syncs")?,
+    })
+}
+
+/// The columns that an endpoint's kind fills: remote_tenant, remote_tenant_id, application_id, imap.
+fn kind_columns(e: &MigrationEndpoint) -> Result<(String, Option<String>, String, Option<String>), StoreError> {
+    Ok(match &e.kind {
+        EndpointKind::ExchangeRemoteMove(remote) => (
+            remote.remote_tenant.clone(),
+            remote.remote_tenant_id.map(|t| t.to_string()),
+            remote.application_id.to_string(),
+            None,
+        ),
+        EndpointKind::Imap(imap) => (String::new(), None, String::new(), Some(imap_body(imap)?)),
     })
 }
 
@@ -226,22 +321,24 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Taken`] when the tenant has an endpoint of this name.
     pub async fn endpoint_insert(&mut self, tenant: TenantId, e: &MigrationEndpoint) -> Result<(), StoreError> {
+        let (remote_tenant, remote_tenant_id, application_id, imap) = kind_columns(e)?;
         sqlx::query(
             "INSERT INTO endpoints (tenant, id, name, name_key, remote_server, remote_tenant, remote_tenant_id, \
-             application_id, sealed_secret, max_migrations, max_incremental_syncs) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+             application_id, sealed_secret, max_migrations, max_incremental_syncs, imap) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         )
         .bind(tenant.to_string())
         .bind(e.id.to_string())
         .bind(&e.name)
         .bind(e.name.to_lowercase())
         .bind(&e.remote_server)
-        .bind(&e.remote_tenant)
-        .bind(e.remote_tenant_id.map(|t| t.to_string()))
-        .bind(e.application_id.to_string())
-        .bind(&e.sealed_secret)
+        .bind(remote_tenant)
+        .bind(remote_tenant_id)
+        .bind(application_id)
+        .bind(e.sealed_secret.as_deref().unwrap_or_default())
         .bind(e.max_concurrent_migrations.map(i64::from))
         .bind(e.max_concurrent_incremental_syncs.map(i64::from))
+        .bind(imap)
         .execute(self.on())
         .await
         .map_err(StoreError::unique("adding a migration endpoint", "Name", &e.name))?;
@@ -253,22 +350,24 @@ impl Tx {
     /// # Errors
     /// As [`Tx::endpoint_insert`].
     pub async fn endpoint_update(&mut self, tenant: TenantId, e: &MigrationEndpoint) -> Result<bool, StoreError> {
+        let (remote_tenant, remote_tenant_id, application_id, imap) = kind_columns(e)?;
         let done = sqlx::query(
             "UPDATE endpoints SET name = $3, name_key = $4, remote_server = $5, remote_tenant = $6, \
              remote_tenant_id = $7, application_id = $8, sealed_secret = $9, max_migrations = $10, \
-             max_incremental_syncs = $11 WHERE tenant = $1 AND id = $2",
+             max_incremental_syncs = $11, imap = $12 WHERE tenant = $1 AND id = $2",
         )
         .bind(tenant.to_string())
         .bind(e.id.to_string())
         .bind(&e.name)
         .bind(e.name.to_lowercase())
         .bind(&e.remote_server)
-        .bind(&e.remote_tenant)
-        .bind(e.remote_tenant_id.map(|t| t.to_string()))
-        .bind(e.application_id.to_string())
-        .bind(&e.sealed_secret)
+        .bind(remote_tenant)
+        .bind(remote_tenant_id)
+        .bind(application_id)
+        .bind(e.sealed_secret.as_deref().unwrap_or_default())
         .bind(e.max_concurrent_migrations.map(i64::from))
         .bind(e.max_concurrent_incremental_syncs.map(i64::from))
+        .bind(imap)
         .execute(self.on())
         .await
         .map_err(StoreError::unique("changing a migration endpoint", "Name", &e.name))?;

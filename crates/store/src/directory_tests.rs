@@ -4,7 +4,7 @@ use crate::{RecipientFilter, Store, StoreError};
 use jiff::Timestamp;
 use rehome_domain::{
     address::LegacyExchangeDn,
-    endpoint::MigrationEndpoint,
+    endpoint::{EndpointKind, ImapSecurity, ImapServer, ImapSignIn, MigrationEndpoint, RemoteMove},
     id::{ApplicationId, EndpointId, ExchangeGuid, MoveId, RecipientId, RelationshipId, TenantId},
     recipient::{Group, GroupType, MailUser, Mailbox, MailboxState, Recipient, RecipientKind},
     relationship::OrganizationRelationship,
@@ -316,11 +316,13 @@ async fn relationships_and_endpoints() {
         id: EndpointId::from_u128(1),
         tenant: FABRIKAM,
         name: "Contoso".into(),
+        kind: EndpointKind::ExchangeRemoteMove(RemoteMove {
+            remote_tenant: "contoso.example".into(),
+            remote_tenant_id: Some(CONTOSO),
+            application_id: ApplicationId::from_u128(6),
+        }),
         remote_server: "mail.contoso.example".into(),
-        remote_tenant: "contoso.example".into(),
-        remote_tenant_id: Some(CONTOSO),
-        application_id: ApplicationId::from_u128(6),
-        sealed_secret: vec![1, 2, 3],
+        sealed_secret: Some(vec![1, 2, 3]),
         max_concurrent_migrations: None,
         max_concurrent_incremental_syncs: Some(20),
     };
@@ -335,6 +337,29 @@ async fn relationships_and_endpoints() {
         tx.endpoint_get(FABRIKAM, endpoint.id).await.unwrap(),
         Some(endpoint.clone())
     );
+    for sign_in in [
+        ImapSignIn::Users,
+        ImapSignIn::Master {
+            user: "mover".into(),
+            separator: '*',
+        },
+        ImapSignIn::Authorization { user: "mover".into() },
+        ImapSignIn::OAuth {
+            token_url: "https://login.contoso.example/token".into(),
+            client_id: "client".into(),
+            scope: None,
+        },
+    ] {
+        endpoint.sealed_secret = sign_in.user_name().map(|_| vec![4]);
+        endpoint.kind = EndpointKind::Imap(ImapServer {
+            port: 993,
+            security: ImapSecurity::Ssl,
+            sign_in,
+        });
+        assert!(tx.endpoint_update(FABRIKAM, &endpoint).await.unwrap());
+        let found = tx.endpoint_get(FABRIKAM, endpoint.id).await.unwrap();
+        assert_eq!(found, Some(endpoint.clone()));
+    }
     assert_eq!(tx.endpoint_get(CONTOSO, endpoint.id).await.unwrap(), None);
     assert_eq!(tx.endpoint_list(CONTOSO).await.unwrap(), vec![]);
     assert!(!tx.endpoint_delete(CONTOSO, endpoint.id).await.unwrap());

@@ -21,8 +21,10 @@ mod identity;
 mod identity_apps;
 mod migration_attempts;
 mod migration_batches;
+mod migration_direct;
 mod migration_moves;
 mod migration_source;
+mod migration_unlocked;
 mod tenants;
 
 pub use audit::{AuditEntry, AuditRow};

@@ -5,6 +5,7 @@ use crate::{
     columns::{instant, millis, millis_opt, parsed},
 };
 use rehome_domain::{
+    address::DomainName,
     batch::{BatchIntent, MigrationBatch},
     id::{BatchId, EndpointId, TenantId},
 };
@@ -38,7 +39,10 @@ fn batch_from(row: &SqliteRow) -> Result<MigrationBatch, StoreError> {
         tenant: parsed(row, 1, "batch")?,
         name: row.get(2),
         endpoint: parsed::<EndpointId>(row, 3, "batch")?,
-        target_delivery_domain: parsed(row, 4, "batch")?,
+        target_delivery_domain: match row.get::<String, _>(4).as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|e| StoreError::unreadable("batch", e))?),
+        },
         intent: intent_from(row.get(5))?,
         auto_complete: row.get::<i64, _>(6) != 0,
         complete_after: millis_opt(row, 7)?,
@@ -66,7 +70,7 @@ impl Tx {
         .bind(&batch.name)
         .bind(batch.name.to_lowercase())
         .bind(batch.endpoint.to_string())
-        .bind(batch.target_delivery_domain.as_str())
+        .bind(batch.target_delivery_domain.as_ref().map_or("", DomainName::as_str))
         .bind(intent_text(batch.intent))
         .bind(i64::from(batch.auto_complete))
         .bind(instant(batch.complete_after))

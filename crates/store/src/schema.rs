@@ -9,6 +9,12 @@ pub const SCHEMA_STEPS: &[(i64, &str, &str)] = &[
     (2, "identity", include_str!("../schema/0002_identity.sql")),
     (3, "directory", include_str!("../schema/0003_directory.sql")),
     (4, "migration", include_str!("../schema/0004_migration.sql")),
+    (
+        5,
+        "cutovers without a lock",
+        include_str!("../schema/0005_unlocked.sql"),
+    ),
+    (6, "IMAP endpoints", include_str!("../schema/0006_imap.sql")),
 ];
 
 /// Brings a database to the newest step.

@@ -4,6 +4,7 @@ use crate::{StoreError, Tx};
 use jiff::Timestamp;
 use rehome_domain::{
     address::DomainName,
+    adoption::Territory,
     id::TenantId,
     tenant::{AcceptedDomain, Tenant},
 };
@@ -60,6 +61,21 @@ impl Tx {
             .iter()
             .map(tenant_from)
             .collect()
+    }
+
+    /// What a tenant may take of mail platforms.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn territory(&mut self, tenant: TenantId) -> Result<Territory, StoreError> {
+        let domains: Vec<DomainName> = self
+            .accepted_domain_list(tenant)
+            .await?
+            .into_iter()
+            .map(|domain| domain.name)
+            .collect();
+        let alone = self.tenant_list().await?.len() == 1;
+        Ok(Territory::new(tenant, &domains, alone))
     }
 
     /// The tenant with this id.

@@ -46,6 +46,8 @@ pub struct Settings {
     pub replication: Vec<String>,
     /// Lines before the first table.
     pub top: Vec<String>,
+    /// Lines of `[platform.mail]` and tables below it; without any it is Maildirs in the deployment's folder.
+    pub platform: Vec<String>,
 }
 
 /// One `rehome serve` with all that belongs to it. Killed on drop.
@@ -125,6 +127,11 @@ impl Deployment {
             .iter()
             .map(|(name, to)| format!("{} = {}", quote(name), quote(to)))
             .collect();
+        let platform = if settings.platform.is_empty() {
+            format!("driver = \"maildir\"\nroot = {}", path("mail"))
+        } else {
+            settings.platform.join("\n")
+        };
         let mut text = settings.top.join("\n");
         text.push_str(&format!(
             r#"
@@ -140,8 +147,7 @@ extra_roots = [{roots}]
 override = {{ {overrides} }}
 allow_private_addresses = true
 [platform.mail]
-driver = "maildir"
-root = {mail}
+{platform}
 [cutover]
 {cutover}
 [replication]
@@ -158,7 +164,7 @@ smtp_listen = "127.0.0.1:{smtp}"
             leaf_key = path("tls/leaf.key"),
             roots = roots.join(", "),
             overrides = overrides.join(", "),
-            mail = path("mail"),
+            platform = platform,
             cutover = settings.cutover.join("\n"),
             replication = settings.replication.join("\n"),
             smtp = self.smtp_port,

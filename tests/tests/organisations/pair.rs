@@ -1,7 +1,7 @@
 //! Two organisations and what their administrators do before mail can move, as the documentation tells them.
 
 use crate::administrator::Administrator;
-use crate::deployment::{Deployment, LONG};
+use crate::deployment::{Deployment, LONG, Settings};
 use crate::https::percent;
 use crate::interceptor::Interceptor;
 use crate::mail::{self, Mailbox};
@@ -49,6 +49,26 @@ pub struct Plan<'a> {
     pub source_cutover: &'a [&'a str],
     /// More lines before the first table on the target's side.
     pub target_top: &'a [&'a str],
+    /// The source's platform where that is no Maildirs; its accounts are named as the mailboxes and filled already.
+    pub source_platform: Foreign,
+    /// The target's platform where that is no Maildirs.
+    pub target_platform: Foreign,
+}
+
+/// A platform that is a foreign server.
+#[derive(Clone, Debug, Default)]
+pub struct Foreign {
+    /// Lines of its table; none: no foreign server.
+    pub lines: Vec<String>,
+    /// The authority of its certificate.
+    pub authority: Option<PathBuf>,
+}
+
+impl Foreign {
+    fn applies(&self, settings: &mut Settings) {
+        settings.platform.clone_from(&self.lines);
+        settings.extra_roots.extend(self.authority.clone());
+    }
 }
 
 impl Default for Plan<'_> {
@@ -59,6 +79,8 @@ impl Default for Plan<'_> {
             between: "",
             source_cutover: &[],
             target_top: &[],
+            source_platform: Foreign::default(),
+            target_platform: Foreign::default(),
         }
     }
 }
@@ -73,7 +95,7 @@ pub struct Pair {
     pub source: Administrator,
     /// The target's administrator.
     pub target: Administrator,
-    /// The mailboxes as they were written.
+    /// The mailboxes as they were written, where they are Maildirs.
     pub mailboxes: Vec<Mailbox>,
     /// The application; empty until [`Pair::registers`].
     pub app: String,
@@ -83,11 +105,11 @@ pub struct Pair {
     pub link: String,
 }
 
-/// The source takes its Maildirs into its directory.
-fn adopts(source: &Administrator, mailboxes: &[Mailbox]) {
-    let rows: Vec<String> = mailboxes
+/// The source takes its mailboxes into its directory.
+fn adopts(source: &Administrator, names: &[&str]) {
+    let rows: Vec<String> = names
         .iter()
-        .map(|m| format!("{0}@{SOURCE},{0},{0}\n", m.name))
+        .map(|name| format!("{name}@{SOURCE},{name},{name}\n"))
         .collect();
     let file = source.file("import.csv", &format!("EmailAddress,Name,Location\n{}", rows.concat()));
     source.does(&["Import-Mailbox", "-Platform", "mail", "-CSVData", &file]);
@@ -108,6 +130,10 @@ impl Pair {
             .settings
             .cutover
             .extend(plan.source_cutover.iter().map(|line| (*line).to_owned()));
+        plan.source_platform.applies(&mut source.settings);
+        if let Some(target) = target.as_mut() {
+            plan.target_platform.applies(&mut target.settings);
+        }
         let target_port = target.as_ref().map_or(source.smtp_port, |target| target.smtp_port);
         source.settings.routes.insert(TARGET.to_owned(), target_port);
         let line = |between: &Between| -> Option<SocketAddr> {
@@ -144,7 +170,11 @@ impl Pair {
                     .extend(line(&between).map(|to| (source.name(), to)));
             }
         }
-        let mailboxes = mail::write(&source, plan.mailboxes, std::process::id());
+        let mailboxes = if plan.source_platform.lines.is_empty() {
+            mail::write(&source, plan.mailboxes, std::process::id())
+        } else {
+            Vec::new()
+        };
         let mut deployments: Vec<Deployment> = std::iter::once(source).chain(target).collect();
         for deployment in &mut deployments {
             deployment.configure();
@@ -152,7 +182,7 @@ impl Pair {
         }
         let source = deployments[0].tenant(SOURCE);
         // Before there is a second organisation: beside others, one may adopt only what lies below a folder of its name.
-        adopts(&source, &mailboxes);
+        adopts(&source, plan.mailboxes);
         let target = deployments[deployments.len() - 1].tenant(TARGET);
         Self {
             deployments,

@@ -2,7 +2,7 @@
 
 use super::{
     Config,
-    reader::{Key, Nested, Setting},
+    reader::{ExampleTable, Key, Nested, Setting},
 };
 use crate::text::wrap;
 
@@ -68,6 +68,14 @@ fn example_of(file: &mut String, place: &str, nested: &Nested) {
         file.push_str(&format!("{} = {}\n", key.name, key.example));
     }
     for (key, table) in shown(nested).filter_map(|key| Some((key, key.table.as_ref()?))) {
+        for example in &table.examples {
+            let below = format!("{place}{}.{}", key.name, example.name);
+            file.push_str(&format!("\n[{below}]\n"));
+            chosen(file, &below, table, example);
+        }
+        if !table.examples.is_empty() {
+            continue;
+        }
         let below = match table.named {
             Some(_) if key.example.contains('.') => format!("{place}{}.\"{}\"", key.name, key.example),
             Some(_) => format!("{place}{}.{}", key.name, key.example),
@@ -75,5 +83,19 @@ fn example_of(file: &mut String, place: &str, nested: &Nested) {
         };
         file.push_str(&format!("\n[{below}]\n"));
         example_of(file, &format!("{below}."), table);
+    }
+}
+
+/// A table of the example with some of its keys.
+fn chosen(file: &mut String, place: &str, table: &Nested, example: &ExampleTable) {
+    let keys = || shown(table).filter(|key| example.keys.contains(&key.name));
+    for key in keys().filter(|key| key.table.is_none()) {
+        let other = example.values.iter().find(|(name, _)| *name == key.name);
+        let value = other.map_or(key.example, |(_, value)| value);
+        file.push_str(&format!("{} = {value}\n", key.name));
+    }
+    for (key, nested) in keys().filter_map(|key| Some((key, key.table.as_ref()?))) {
+        file.push_str(&format!("\n[{place}.{}]\n", key.name));
+        example_of(file, &format!("{place}.{}.", key.name), nested);
     }
 }

@@ -1,14 +1,14 @@
 //! The configuration of `rehome serve`: one TOML file, declared once with its manual.
 
 mod manual;
+mod platform;
 mod reader;
 mod values;
 
 pub(crate) use manual::manual;
+pub(crate) use platform::{Platform, PlatformDriver, PlatformImap, PlatformSignIn};
 pub(crate) use reader::Mistakes;
-pub(crate) use values::{
-    Driver, HostAndPort, HostName, LogFormat, LogLevel, NextHopName, PlatformName, ReadBack, Whole,
-};
+pub(crate) use values::{HostAndPort, HostName, LogFormat, LogLevel, NextHopName, PlatformName, ReadBack, Whole};
 
 use reader::settings;
 use rehome_domain::address::DomainName;
@@ -89,16 +89,6 @@ settings! {
         allow_private_addresses: bool = false, like "false";
         /// Seconds for looking a name up, for connecting, and for the TLS handshake, each.
         timeout_seconds: Whole<1, 120> = Whole::of(10), like "10";
-    }
-}
-
-settings! {
-    /// One platform.
-    Platform {
-        /// What serves its mailboxes.
-        driver: Driver, like "\"maildir\"";
-        /// Folder that holds the mailboxes. It must be there: a disk that is not mounted must not look like an empty platform.
-        root: PathBuf, like "\"/srv/mail\"";
     }
 }
 

@@ -80,6 +80,18 @@ pub(crate) struct Nested {
     pub(crate) keys: Vec<Key>,
     /// Whether the key holds several tables, each under a name of the operator's choice, and what that name is.
     pub(crate) named: Option<&'static str>,
+    /// The tables of the example, where one with all keys would be none; empty: one with all keys.
+    pub(crate) examples: Vec<ExampleTable>,
+}
+
+/// One table of the example.
+pub(crate) struct ExampleTable {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// The keys in it.
+    pub(crate) keys: &'static [&'static str],
+    /// Values that differ from the keys' own examples.
+    pub(crate) values: &'static [(&'static str, &'static str)],
 }
 
 /// The type of a key: how its value is read and shown.
@@ -251,7 +263,7 @@ macro_rules! settings {
                     hidden: settings!(@hidden $($hidden)?),
                     table: <$kind as Setting>::nested(),
                 } ),+];
-                Some($crate::config::reader::Nested { keys, named: None })
+                Some($crate::config::reader::Nested { keys, named: None, examples: Vec::new() })
             }
         }
     };

@@ -17,7 +17,7 @@ fn the_manual() {
 fn the_example_is_a_configuration() {
     let config = parse(&manual::example()).unwrap();
     assert_eq!(config.consent.days.get32(), 180);
-    assert_eq!(config.platform.len(), 1);
+    assert_eq!(config.platform.len(), 3);
     assert_eq!(config.mailflow.routes.len(), 1);
     assert_eq!(config.connections.r#override.len(), 1);
 }
@@ -66,7 +66,7 @@ fn every_mistake_names_line_and_what_is_allowed() {
         (
             "[platform.mail]\nroot = \"/srv\"\n",
             5,
-            "the key 'driver' is missing; it takes \"maildir\"",
+            "the key 'driver' is missing; it takes \"maildir\" or \"imap\"",
         ),
         (
             "[platform.\"Not Good\"]\ndriver = \"maildir\"\nroot = \"/srv\"\n",
@@ -135,4 +135,153 @@ fn keys_that_belong_together() {
         assert!(parse(&text).unwrap_err().contains(said), "{said}");
     }
     assert!(parse(&format!("{SMALLEST}default_platform = \"b\"\n{two}")).is_ok());
+}
+
+const IMAP: &str = "[platform.dovecot]\ndriver = \"imap\"\nhost = \"imap.contoso.example\"\nsign_in = \"master\"\nuser = \"rehome\"\npassword_file = \"imap.password\"\n";
+
+fn imap(text: &str) -> PlatformImap {
+    let config = parse(&format!("{SMALLEST}{text}")).unwrap_or_else(|told| panic!("{text}: {told}"));
+    match config.platform.into_values().next().map(|platform| platform.driver) {
+        Some(PlatformDriver::Imap(imap)) => *imap,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn an_imap_platform_with_what_it_takes_by_itself() {
+    use rehome_platform::Security;
+    let read = imap(IMAP);
+    assert_eq!(
+        (read.host.as_str(), read.port, read.security),
+        ("imap.contoso.example", 993, Security::Tls)
+    );
+    assert_eq!(
+        (read.connections, read.connections_per_account, read.compress),
+        (8, 4, false)
+    );
+    assert_eq!(read.account.as_str(), "{primary}");
+    assert!(read.access.is_none());
+    match read.sign_in {
+        PlatformSignIn::Master {
+            user,
+            password_file,
+            separator,
+        } => {
+            assert_eq!((user.as_str(), separator), ("rehome", '*'));
+            assert_eq!(password_file, Path::new("/etc/rehome/imap.password"));
+        }
+        other => panic!("{other:?}"),
+    }
+    for (more, port, security) in [
+        ("security = \"starttls\"\n", 143, Security::StartTls),
+        ("security = \"starttls\"\nport = 1143\n", 1143, Security::StartTls),
+    ] {
+        let read = imap(&format!("{IMAP}{more}"));
+        assert_eq!((read.port, read.security), (port, security));
+    }
+    for host in ["127.0.0.1", "::1", "localhost", "LocalHost"] {
+        let plain = imap(&format!("{IMAP}security = \"none\"\n").replace("imap.contoso.example", host));
+        assert_eq!((plain.port, plain.security), (143, Security::Plain), "{host}");
+    }
+    // Never more for one account than for all.
+    assert_eq!(imap(&format!("{IMAP}connections = 2\n")).connections_per_account, 2);
+}
+
+#[test]
+fn other_ways_to_sign_in() {
+    let authzid = IMAP.replace("master", "authzid");
+    assert!(matches!(imap(&authzid).sign_in, PlatformSignIn::Authzid { user, .. } if user == "rehome"));
+    let oauth = "[platform.online]\ndriver = \"imap\"\nhost = \"outlook.office365.com\"\nsign_in = \"oauth\"\n\
+        [platform.online.oauth]\ntoken_url = \"https://login.example/token\"\nclient_id = \"a\"\nclient_secret_file = \"b\"\n";
+    match imap(oauth).sign_in {
+        PlatformSignIn::OAuth {
+            token_url,
+            client_id,
+            scope,
+            mechanism,
+            ..
+        } => {
+            assert_eq!(
+                (token_url.as_str(), client_id.as_str()),
+                ("https://login.example/token", "a")
+            );
+            assert_eq!((scope, mechanism), (None, rehome_platform::OAuthMechanism::Offered));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_an_imap_platform_cannot_be() {
+    let without = |key: &str| {
+        let lines = IMAP.lines().filter(|line| !line.starts_with(key));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let access = |text: &str| format!("{IMAP}[platform.dovecot.access]\n{text}\n");
+    for (text, said) in [
+        (without("host"), "the key 'host' is missing; driver \"imap\" needs it"),
+        (
+            without("sign_in"),
+            "the key 'sign_in' is missing; driver \"imap\" needs it",
+        ),
+        (
+            without("user"),
+            "the key 'user' is missing; sign_in \"master\" needs it",
+        ),
+        (without("password_file"), "the key 'password_file' is missing"),
+        (
+            format!("{IMAP}root = \"/srv\"\n"),
+            "the key 'root' means nothing with driver \"imap\"",
+        ),
+        (format!("{IMAP}security = \"none\"\n"), "for all to read"),
+        (format!("{IMAP}password = \"x\"\n"), "unknown key 'password'"),
+        (format!("{IMAP}separator = \"ab\"\n"), "'ab' is not one character"),
+        (format!("{IMAP}separator = \"a\"\n"), "'a' is not one character"),
+        (
+            format!("{IMAP}account = \"everyone\"\n"),
+            "is not a template of account names",
+        ),
+        (format!("{IMAP}port = 0\n"), "0 is not a whole number"),
+        (
+            IMAP.replace("imap.contoso.example", "no host"),
+            "'no host' is not a host name",
+        ),
+        (
+            IMAP.replace("master", "oauth"),
+            "the key 'user' means nothing with sign_in \"oauth\"",
+        ),
+        (
+            format!("{}separator = \"*\"\n", IMAP.replace("master", "authzid")),
+            "'separator' means nothing",
+        ),
+        (
+            format!(
+                "{IMAP}[platform.dovecot.oauth]\ntoken_url = \"https://a.example\"\nclient_id = \"a\"\nclient_secret_file = \"b\"\n"
+            ),
+            "the key 'oauth' means nothing with sign_in \"master\"",
+        ),
+        (
+            format!(
+                "{IMAP}[platform.dovecot.oauth]\ntoken_url = \"http://login.example\"\nclient_id = \"a\"\nclient_secret_file = \"b\"\n"
+            ),
+            "is not an https URL",
+        ),
+        (access("method = \"command\""), "needs a command"),
+        (access("method = \"command\"\ncommand = [\"program\"]"), "absolute path"),
+        (access("method = \"none\"\ncommand = [\"/program\"]"), "means nothing"),
+        (access("method = \"dovecot\""), "\"command\" or \"none\""),
+        (access("method = \"none\"\ndrain_seconds = 91"), "from 1 to 90"),
+        (
+            "[platform.mail]\ndriver = \"maildir\"\n".to_owned(),
+            "the key 'root' is missing; driver \"maildir\" needs it",
+        ),
+        (
+            "[platform.mail]\ndriver = \"maildir\"\nroot = \"/srv\"\nhost = \"a.example\"\n".to_owned(),
+            "the key 'host' means nothing with driver \"maildir\"",
+        ),
+    ] {
+        let told = parse(&format!("{SMALLEST}{text}")).unwrap_err();
+        assert!(told.starts_with("/etc/rehome/rehome.toml:"), "{text}: {told}");
+        assert!(told.contains(said), "{text}: {told}");
+    }
 }

@@ -3,6 +3,7 @@
 use super::reader::{Nested, Reader, Setting};
 use rehome_domain::address::DomainName;
 use rehome_identity::authority::Origin;
+use rehome_platform::AccountTemplate;
 use rehome_routing::{Route as NextHop, TlsPolicy};
 use std::{
     collections::BTreeMap,
@@ -48,6 +49,14 @@ text_settings!(
     LogFormat,
     LogLevel,
     Driver,
+    ImapSecurity,
+    ImapSignIn,
+    Mechanism,
+    AccessMethod,
+    AccountTemplate,
+    Separator,
+    TokenUrl,
+    Text,
     ReadBack,
     TlsPolicy,
     PlatformName,
@@ -161,6 +170,73 @@ impl FromText for PlatformName {
     }
 }
 
+impl FromText for AccountTemplate {
+    const KIND: &'static str = "a template with {primary}, {alias} and {domain}, such as \"{alias}@{domain}\"";
+    fn from_text(text: &str, _: &Reader<'_>) -> Result<Self, String> {
+        text.parse::<Self>().map_err(|error| error.to_string())
+    }
+    fn to_text(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+/// What stands between account and master at sign-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Separator(pub(crate) char);
+
+impl FromText for Separator {
+    const KIND: &'static str = "one character, neither letter nor digit, such as \"*\"";
+    fn from_text(text: &str, _: &Reader<'_>) -> Result<Self, String> {
+        let mut characters = text.chars();
+        match (characters.next(), characters.next()) {
+            (Some(only), None) if only.is_ascii_punctuation() => Ok(Self(only)),
+            (Some(_) | None, _) => Err(format!("'{text}' is not {}", Self::KIND)),
+        }
+    }
+    fn to_text(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// Where access tokens come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenUrl(pub(crate) url::Url);
+
+impl FromText for TokenUrl {
+    const KIND: &'static str = "an https URL, such as \"https://login.microsoftonline.com/TENANT/oauth2/v2.0/token\"";
+    fn from_text(text: &str, _: &Reader<'_>) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not {}", Self::KIND);
+        let url = url::Url::parse(text).map_err(|_| wrong())?;
+        // The same rule as for every server that is called: https, or http to this machine itself.
+        rehome_remote::client::Origin::of(&url).map_err(|error| error.to_string())?;
+        if url.fragment().is_some() {
+            Err(wrong())
+        } else {
+            Ok(Self(url))
+        }
+    }
+    fn to_text(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// A text that is not empty and has no control characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Text(pub(crate) String);
+
+impl FromText for Text {
+    const KIND: &'static str = "a text";
+    fn from_text(text: &str, _: &Reader<'_>) -> Result<Self, String> {
+        if text.is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
+            return Err("the text is empty, longer than 1024 octets, or holds control characters".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// Where mail for a domain goes: `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NextHopName(pub(crate) String);
@@ -226,9 +302,53 @@ word_setting! {
 }
 word_setting! {
     /// Which driver serves a platform's mailboxes.
-    Driver "\"maildir\"" {
+    Driver "\"maildir\" or \"imap\"" {
         /// Maildir++ folders on this machine.
-        Maildir = "maildir"
+        Maildir = "maildir",
+        /// Accounts of an IMAP server.
+        Imap = "imap"
+    }
+}
+word_setting! {
+    /// How the connection to an IMAP server is protected.
+    ImapSecurity "\"tls\", \"starttls\" or \"none\"" {
+        /// TLS from the first octet.
+        Tls = "tls",
+        /// STARTTLS, always.
+        StartTls = "starttls",
+        /// None.
+        None = "none"
+    }
+}
+word_setting! {
+    /// How one signs in to an IMAP server for its accounts.
+    ImapSignIn "\"master\", \"authzid\" or \"oauth\"" {
+        /// As account, separator, master.
+        Master = "master",
+        /// As an administrator who acts for the account.
+        Authzid = "authzid",
+        /// With access tokens of a client.
+        OAuth = "oauth"
+    }
+}
+word_setting! {
+    /// What carries an access token.
+    Mechanism "\"offered\", \"xoauth2\" or \"oauthbearer\"" {
+        /// What the server offers.
+        Offered = "offered",
+        /// XOAUTH2.
+        XOAuth2 = "xoauth2",
+        /// OAUTHBEARER.
+        OAuthBearer = "oauthbearer"
+    }
+}
+word_setting! {
+    /// How users are kept out of their accounts.
+    AccessMethod "\"command\" or \"none\"" {
+        /// By a program.
+        Command = "command",
+        /// They are not.
+        None = "none"
     }
 }
 word_setting! {

@@ -1,20 +1,19 @@
 //! The life of a migration batch.
 
+use super::batch_rows;
 use crate::{
     Cmdlet,
     context::{Call, Output},
     error::CommandError,
     handler,
-    lookup::{ResultSize, accepted_domains},
+    lookup::ResultSize,
     partners::endpoint,
-    recipients::csv_error,
     roles::{MIGRATION, MOVE_MAILBOXES, VIEW_ONLY_CONFIGURATION},
 };
 use rehome_command::{Declaration, Effect, Object, Parameter, ParameterType as T, Property};
 use rehome_domain::{
     address::DomainName,
     batch::{BatchIntent, BatchStatus, MigrationBatch},
-    csv::{self, CsvRules},
     error_id::ErrorId,
     id::BatchId,
     naming::{MAX_NAME, checked_text},
@@ -54,22 +53,31 @@ fn complete_after() -> Parameter {
     )
 }
 
+fn accept_unlocked() -> Parameter {
+    Parameter::new(
+        "AcceptUnlocked",
+        T::Switch,
+        "Completes users also where a mail platform cannot keep them out during the cutover. Keep users and delivery away from these mailboxes yourself.",
+    )
+}
+
 fn properties() -> Vec<Property> {
     let columns = [
         ("Identity", "The Name."),
         ("Status", "Where the batch stands."),
-        ("Type", "ExchangeRemoteMove."),
+        ("Type", "ExchangeRemoteMove or IMAP."),
         ("TotalCount", "Users."),
     ];
     let others = [
         ("BatchGuid", "The object."),
-        ("MigrationType", "ExchangeRemoteMove."),
+        ("MigrationType", "ExchangeRemoteMove or IMAP."),
         ("BatchDirection", "Onboarding."),
         ("SourceEndpoint", "Where its users come from."),
         (
             "TargetDeliveryDomain",
-            "The domain of the address to which the source forwards afterwards.",
+            "The domain of the address to which the source forwards afterwards; none from an IMAP server.",
         ),
+        ("ExcludeFolders", "Folders that are left out, from an IMAP server."),
         ("ActiveCount", "Users that are being worked on or wait for it."),
         ("PendingCount", "Users before their initial sync."),
         ("RunningCount", "Users in a sync or in completion."),
@@ -179,12 +187,17 @@ fn changing() -> Vec<Cmdlet> {
             ),
             handler!(stop_batch),
         ),
-        on_one(
-            "Complete",
-            Effect::Change,
-            "Completes the synced users of a batch: the last sync, then both organisations switch over.",
-            "It is CompleteAfter set to now. A user's own CompleteAfter goes before it. Users with skipped items wait until these are approved.",
-            (
+        Cmdlet::new(
+            Declaration::new(
+                "Complete",
+                "MigrationBatch",
+                Effect::Change,
+                ROLES,
+                "Completes the synced users of a batch: the last sync, then both organisations switch over.",
+            )
+            .description("It is CompleteAfter set to now. A user's own CompleteAfter goes before it. Users with skipped items wait until these are approved, and users whose mailboxes nothing keeps quiet until that is accepted.")
+            .parameters([identity().mandatory(), accept_unlocked()])
+            .example(
                 "Complete-MigrationBatch 'Wave 1'",
                 "Switches everyone over who is synced.",
             ),
@@ -194,7 +207,7 @@ fn changing() -> Vec<Cmdlet> {
             "Remove",
             Effect::Destroy,
             "Removes a batch with its users.",
-            "What was copied for users that are not completed is removed as well. Completed users keep their mailboxes.",
+            "What was copied for users that are not completed is removed as well; what came from an IMAP server stays in their mailboxes. Completed users keep their mailboxes.",
             ("Remove-MigrationBatch 'Wave 1'", "Removes it."),
             handler!(remove_batch),
         ),
@@ -204,7 +217,7 @@ fn changing() -> Vec<Cmdlet> {
 fn new_batch_declaration() -> Declaration {
     Declaration::new("New", "MigrationBatch", Effect::Change, ROLES, "Makes a batch of mailboxes that are to move here.")
         .description(
-            "The CSV file has the column EmailAddress: the address here of each mail user that is to receive a mailbox. A file that is wrong makes no batch, and every row at fault is named. A row whose mail user is missing or not ready makes a failed user with all his reasons, while the others run; mend him and run Start-MigrationUser or Start-MigrationBatch.\nUsers are copied and kept up to date until Complete-MigrationBatch, unless -AutoComplete or -CompleteAfter says otherwise.",
+            "The CSV file has the column EmailAddress: the address here of each mail user that is to receive a mailbox. From an IMAP endpoint it has EmailAddress (of a mailbox that is here already), UserName (the account at the server) and, where the endpoint has no credentials, Password; passwords are sealed at once and dropped when the user is completed. A file that is wrong makes no batch, and every row at fault is named. A row whose mail user is missing or not ready makes a failed user with all his reasons, while the others run; mend him and run Start-MigrationUser or Start-MigrationBatch.\nUsers are copied and kept up to date until Complete-MigrationBatch, unless -AutoComplete or -CompleteAfter says otherwise.",
         )
         .parameters([
             Parameter::new("Name", T::Text, "Unique in the organisation, at most 64 characters.").mandatory(),
@@ -213,13 +226,18 @@ fn new_batch_declaration() -> Declaration {
             Parameter::new(
                 "TargetDeliveryDomain",
                 T::Text,
-                "An accepted domain here in which every mail user has an address; the source forwards to that one afterwards.",
-            )
-            .mandatory(),
+                "An accepted domain here in which every mail user has an address; the source forwards to that one afterwards. Needed unless the endpoint is of type IMAP, where nothing forwards.",
+            ),
+            Parameter::new(
+                "ExcludeFolders",
+                T::List,
+                "From an IMAP server: folders that are left out, as Projects/Old, Projects/* for all below it as well, or #JunkEmail# and the like (#Inbox#, #Archive#, #Drafts#, #SentItems#, #DeletedItems#) whatever they are called there.",
+            ),
             Parameter::new("AutoStart", T::Switch, "Starts at once. Without it, Start-MigrationBatch starts it."),
             Parameter::new("AutoComplete", T::Switch, "Completes each user as soon as he is synced."),
             Parameter::new("StartAfter", T::DateTime, "Does not copy before this time."),
             complete_after(),
+            accept_unlocked(),
             Parameter::new("AllowUnknownColumnsInCsv", T::Boolean, "Passes over other columns of the file."),
         ])
         .output(properties())
@@ -227,20 +245,35 @@ fn new_batch_declaration() -> Declaration {
             "New-MigrationBatch -Name 'Wave 1' -SourceEndpoint Contoso -CSVData wave1.csv -TargetDeliveryDomain fabrikam.example -AutoStart",
             "Begins to copy and then keeps the copies up to date.",
         )
+        .example(
+            "New-MigrationBatch -Name 'Old server' -SourceEndpoint Old -CSVData accounts.csv -ExcludeFolders '#JunkEmail#','#DeletedItems#/*' -AutoStart",
+            "Copies accounts of an IMAP server into mailboxes that are here.",
+        )
 }
 
-fn shown(view: &BatchView, endpoint: &str) -> Object {
+/// What a batch is shown with beside its own row.
+struct Origin {
+    endpoint: String,
+    kind: &'static str,
+    excluded_folders: Vec<String>,
+}
+
+fn shown(view: &BatchView, origin: &Origin) -> Object {
     let (b, c) = (&view.batch, &view.counts);
     Object::new()
         .with("Identity", b.name.as_str())
         .with("Status", view.status.as_str())
-        .with("Type", "ExchangeRemoteMove")
+        .with("Type", origin.kind)
         .with("TotalCount", c.total)
         .with("BatchGuid", b.id.0)
-        .with("MigrationType", "ExchangeRemoteMove")
+        .with("MigrationType", origin.kind)
         .with("BatchDirection", "Onboarding")
-        .with("SourceEndpoint", endpoint)
-        .with("TargetDeliveryDomain", b.target_delivery_domain.as_str())
+        .with("SourceEndpoint", origin.endpoint.as_str())
+        .with(
+            "TargetDeliveryDomain",
+            b.target_delivery_domain.as_ref().map(DomainName::as_str),
+        )
+        .with("ExcludeFolders", origin.excluded_folders.clone())
         .with("ActiveCount", c.starting + c.syncing + c.incremental + c.completing)
         .with("PendingCount", c.starting)
         .with("RunningCount", c.syncing + c.incremental + c.completing)
@@ -281,9 +314,19 @@ async fn named(call: &Call<'_>, tx: &mut Tx) -> Result<MigrationBatch, CommandEr
     find(call, tx, call.parameters.text("Identity").unwrap_or_default()).await
 }
 
-async fn endpoint_name(call: &Call<'_>, tx: &mut Tx, batch: &MigrationBatch) -> Result<String, CommandError> {
+async fn origin(call: &Call<'_>, tx: &mut Tx, batch: &MigrationBatch) -> Result<Origin, CommandError> {
     let endpoint = tx.endpoint_get(call.tenant(), batch.endpoint).await?;
-    Ok(endpoint.map_or_else(|| batch.endpoint.to_string(), |e| e.name))
+    let excluded_folders = tx.batch_excluded_folders_get(call.tenant(), batch.id).await?;
+    let (endpoint, kind) = match endpoint {
+        Some(endpoint) => (endpoint.name, endpoint.kind.as_str()),
+        // An endpoint in use cannot be removed.
+        None => (batch.endpoint.to_string(), ""),
+    };
+    Ok(Origin {
+        endpoint,
+        kind,
+        excluded_folders,
+    })
 }
 
 async fn get_batch(call: &Call<'_>) -> Result<Output, CommandError> {
@@ -299,10 +342,10 @@ async fn get_batch(call: &Call<'_>) -> Result<Output, CommandError> {
     }
     let mut objects = Vec::new();
     for batch in batches {
-        let name = endpoint_name(call, &mut tx, &batch).await?;
+        let origin = origin(call, &mut tx, &batch).await?;
         let view = control::batch_view(&mut tx, batch, call.ctx.now).await?;
         if p.text("Status").is_none_or(|s| s == view.status.as_str()) {
-            objects.push(shown(&view, &name));
+            objects.push(shown(&view, &origin));
         }
     }
     let cut = ResultSize::of(p).cut(&mut objects);
@@ -312,47 +355,34 @@ async fn get_batch(call: &Call<'_>) -> Result<Output, CommandError> {
 async fn new_batch(call: &Call<'_>) -> Result<Output, CommandError> {
     let p = call.parameters;
     let name = checked_text("Name", p.text("Name").unwrap_or_default(), MAX_NAME)?;
-    let rules = CsvRules {
-        required: &["EmailAddress"],
-        optional: &[],
-        allow_unknown: p.bool("AllowUnknownColumnsInCsv").unwrap_or(false),
-        max_rows: call.ctx.max_users_per_batch,
-    };
-    let rows = csv::read(p.octets("CSVData").unwrap_or_default(), &rules).map_err(|problems| csv_error(&problems))?;
-    let delivery = p.text("TargetDeliveryDomain").unwrap_or_default();
-    let target_delivery_domain: DomainName = delivery
-        .parse()
-        .map_err(|e| CommandError::parameter("TargetDeliveryDomain", format!("{e}."), ""))?;
-
     let mut tx = call.ctx.store.write().await?;
     let endpoint = endpoint::find(call, &mut tx, p.text("SourceEndpoint").unwrap_or_default()).await?;
-    if !accepted_domains(call, &mut tx).await?.contains(&target_delivery_domain) {
-        return Err(CommandError::new(
-            ErrorId::NotAcceptedDomain,
-            "TargetDeliveryDomain",
-            format!(
-                "You can't use the domain because it's not an accepted domain for your organization. ({target_delivery_domain})"
-            ),
-            "Get-AcceptedDomain lists the accepted domains.",
-        ));
-    }
+    let rows = batch_rows::read(call, &mut tx, &endpoint).await?;
     let new = NewBatch {
         tenant: call.tenant(),
         name,
         endpoint: endpoint.id,
-        target_delivery_domain,
-        addresses: rows.iter().map(|r| r.address.to_string()).collect(),
+        target_delivery_domain: rows.target_delivery_domain,
+        addresses: rows.addresses,
         auto_start: p.switch("AutoStart"),
         auto_complete: p.switch("AutoComplete"),
         complete_after: p.date_time("CompleteAfter"),
         start_after: p.date_time("StartAfter"),
+        accept_unlocked: p.switch("AcceptUnlocked"),
         submitted_by: call.ctx.caller.name.clone(),
     };
     let batch = control::batch_create(&mut tx, &new, call.ctx.now).await?;
+    if let Some(direct) = rows.direct {
+        call.ctx
+            .target
+            .direct_batch_insert(&mut tx, &batch, &direct.rows, &direct.excluded_folders)
+            .await?;
+    }
+    let origin = origin(call, &mut tx, &batch).await?;
     let view = control::batch_view(&mut tx, batch, call.ctx.now).await?;
     call.save_with(tx, &new.name, serde_json::json!({ "Users": new.addresses }))
         .await?;
-    Ok(Output::one(shown(&view, &endpoint.name)))
+    Ok(Output::one(shown(&view, &origin)))
 }
 
 async fn set_batch(call: &Call<'_>) -> Result<Output, CommandError> {
@@ -416,6 +446,9 @@ async fn complete_batch(call: &Call<'_>) -> Result<Output, CommandError> {
         | BatchStatus::Stopped
         | BatchStatus::Failed
         | BatchStatus::Removing => return Err(not_synced(&name, view.status)),
+    }
+    if call.parameters.switch("AcceptUnlocked") {
+        control::batch_accept_unlocked(&mut tx, call.tenant(), id, call.ctx.now).await?;
     }
     control::batch_complete(&mut tx, call.tenant(), id, call.ctx.now, call.ctx.now).await?;
     call.save(tx, &name).await?;

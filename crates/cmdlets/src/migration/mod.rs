@@ -1,6 +1,7 @@
 //! Migration batches and users, and the source's view of what leaves.
 
 mod batch;
+mod batch_rows;
 mod outbound;
 mod user;
 

@@ -106,6 +106,11 @@ fn changing() -> Vec<Cmdlet> {
                     T::Switch,
                     "Approves all items skipped up to now, so that he can be completed.",
                 ),
+                Parameter::new(
+                    "AcceptUnlocked",
+                    T::Switch,
+                    "Completes him also where a mail platform cannot keep him out during the cutover. Keep him and delivery away from his mailbox yourself.",
+                ),
             ])
             .example(
                 "Set-MigrationUser reception@fabrikam.example -CompleteAfter 2026-05-31T18:00Z",
@@ -139,7 +144,7 @@ fn changing() -> Vec<Cmdlet> {
             "Remove",
             Effect::Destroy,
             "Removes a user from his batch.",
-            "What was copied for him is removed as well, unless he is completed.",
+            "What was copied for him is removed as well, unless he is completed or it came from an IMAP server and lies in his mailbox.",
             ("Remove-MigrationUser reception@fabrikam.example", "Removes one user."),
             handler!(remove_user),
         ),
@@ -448,6 +453,9 @@ async fn set_user(call: &Call<'_>) -> Result<Output, CommandError> {
     }
     if p.switch("ApproveSkippedItems") {
         control::user_approve_skipped(&mut tx, tenant, m.id, now).await?;
+    }
+    if p.switch("AcceptUnlocked") {
+        control::user_accept_unlocked(&mut tx, tenant, m.id, now).await?;
     }
     if p.switch("SyncNow") {
         control::user_sync_now(&mut tx, tenant, m.id, now).await?;

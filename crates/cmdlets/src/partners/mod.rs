@@ -4,6 +4,7 @@ mod application;
 mod availability;
 mod consent;
 pub(crate) mod endpoint;
+pub(crate) mod endpoint_imap;
 mod relationship;
 
 use crate::Cmdlet;

@@ -11,6 +11,7 @@ use crate::{
 use rehome_command::{Declaration, Effect, Object, Parameter, ParameterType as T, Parameters, Property, Value};
 use rehome_domain::{
     address::DomainName,
+    endpoint::EndpointKind,
     error_id::ErrorId,
     id::{ApplicationId, RecipientId, RelationshipId, TenantId},
     naming::{MAX_NAME, checked_text},
@@ -471,6 +472,10 @@ async fn guid_of(call: &Call<'_>, tx: &mut Tx, name: &str) -> Result<Option<Tena
     let endpoints = tx.endpoint_list(call.tenant()).await?;
     Ok(endpoints
         .iter()
-        .find(|e| e.remote_tenant.eq_ignore_ascii_case(name))
-        .and_then(|e| e.remote_tenant_id))
+        .filter_map(|e| match &e.kind {
+            EndpointKind::ExchangeRemoteMove(remote) => Some(remote),
+            EndpointKind::Imap(_) => None,
+        })
+        .find(|remote| remote.remote_tenant.eq_ignore_ascii_case(name))
+        .and_then(|remote| remote.remote_tenant_id))
 }

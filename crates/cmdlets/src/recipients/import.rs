@@ -1,6 +1,9 @@
 //! Import-Mailbox: takes mailboxes that exist on a platform into the directory, without touching their contents.
 
-use super::mailbox::{MAX_RECEIVE_SIZE, platform_error};
+use super::{
+    discover::{Candidates, Holdings, Hopeless, candidates, look_at},
+    mailbox::{MAX_RECEIVE_SIZE, platform_error},
+};
 use crate::{
     Cmdlet,
     context::{Call, Output},
@@ -12,19 +15,17 @@ use crate::{
 use rehome_command::{Declaration, Effect, Object, Parameter, ParameterType as T, Property};
 use rehome_domain::{
     address::{DomainName, LegacyExchangeDn, ProxyAddress},
-    csv::{self, CsvRow, CsvRules},
+    csv::{self, CsvRow},
     error_id::ErrorId,
-    id::{ExchangeGuid, RecipientId, TenantId},
+    id::{ExchangeGuid, RecipientId},
     naming::{MAX_DISPLAY_NAME, MAX_NAME, checked_alias, checked_text, default_alias},
     recipient::{Mailbox, MailboxState, Recipient, RecipientKind},
 };
-use rehome_platform::{Inspection, PlatformError};
+use rehome_platform::{Driver, Inspection};
 use rehome_store::Tx;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// Most rows of one file.
-const MAX_ROWS: usize = 10_000;
 /// Orphans that are named one by one.
 const MAX_ORPHANS: usize = 200;
 
@@ -32,25 +33,52 @@ pub(super) fn cmdlets() -> Vec<Cmdlet> {
     vec![Cmdlet::new(
         Declaration::new("Import", "Mailbox", Effect::Change, &[MAIL_RECIPIENT_CREATION], "Takes mailboxes that exist on a platform into the organisation.")
             .description(
-                "The contents are not touched. Each mailbox gets its addresses, an ExchangeGuid that it keeps for ever and a LegacyExchangeDN.\nThe CSV file has the columns EmailAddress and Location (the folder below the platform's root) and may have Name, DisplayName, Alias and ExchangeGuid. A mailbox that is in the organisation already is left as it is, so the same file can be given again. Rows that cannot be taken in are named and do not keep the others from it.\nMailbox folders of the platform that no row and no mailbox owns are listed as orphans.",
+                "The contents are not touched. Each mailbox gets its addresses, an ExchangeGuid that it keeps for ever and a LegacyExchangeDN.\nThe CSV file has the columns EmailAddress and Location (the folder below the platform's root; on an IMAP platform the account) and may have Name, DisplayName, Alias and ExchangeGuid. A mailbox that is in the organisation already is left as it is, so the same file can be given again. Rows that cannot be taken in are named and do not keep the others from it.\nWith -Discover there is no file: -Template says how the folders of a platform of Maildirs are named, and -UserList takes the accounts of an IMAP platform as the server's administrator has them: one name a line, with an address after it if it has another; a passwd-file; or what 'doveadm user *' prints. Look with -WhatIf first.\nMailbox folders of the platform that no row and no mailbox owns are listed as orphans.",
             )
             .parameters([
                 Parameter::new("Platform", T::Text, "Name of the platform, from the server's configuration.").mandatory(),
-                Parameter::new("CSVData", T::Octets, "The CSV file.").mandatory(),
+                Parameter::new("CSVData", T::Octets, "The CSV file.").mandatory().sets(&["CSV"]),
+                Parameter::new("Discover", T::Switch, "Finds the mailboxes instead of being told them.")
+                    .mandatory()
+                    .sets(&["Template", "UserList"]),
+                Parameter::new(
+                    "Template",
+                    T::Text,
+                    "How the folders are named, such as /srv/mail/{domain}/{user}: {domain} and {user} each stand for one folder.",
+                )
+                .mandatory()
+                .sets(&["Template"]),
+                Parameter::new("UserList", T::Octets, "The accounts.").mandatory().sets(&["UserList"]),
+                Parameter::new(
+                    "Domain",
+                    T::Text,
+                    "The domain of addresses where neither folder nor account names one; the organisation's first one unless given.",
+                )
+                .sets(&["Template", "UserList"]),
                 Parameter::new("WhatIf", T::Switch, "Shows what would be done and does nothing."),
             ])
             .output([
                 Property::column("EmailAddress", "The row's address; empty for an orphan."),
-                Property::column("Location", "The folder below the platform's root."),
+                Property::column("Location", "The folder below the platform's root, or the account."),
                 Property::column("Action", "Adopt, Unchanged, Refuse or Orphan."),
                 Property::column("Reason", "Why it is refused, or what was noticed."),
                 Property::new("ExchangeGuid", "Identity of the contents."),
                 Property::new("LegacyExchangeDN", "The name under which internal mail remembers the recipient."),
                 Property::new("Folders", "Folders found."),
                 Property::new("Items", "Messages found."),
+                Property::new("Octets", "Their octets, where the platform tells."),
             ])
+            .default_set("CSV")
             .example("Import-Mailbox -Platform main -CSVData mailboxes.csv -WhatIf", "Shows what would be taken in.")
-            .example("Import-Mailbox -Platform main -CSVData mailboxes.csv", "Takes it in."),
+            .example("Import-Mailbox -Platform main -CSVData mailboxes.csv", "Takes it in.")
+            .example(
+                "Import-Mailbox -Platform main -Discover -Template '/srv/mail/{domain}/{user}' -WhatIf",
+                "Shows the mailboxes that are there, and what would become of each.",
+            )
+            .example(
+                "Import-Mailbox -Platform dovecot -Discover -UserList users.txt -WhatIf",
+                "Shows the accounts of a list, which 'doveadm user *' printed.",
+            ),
         handler!(import_mailbox),
     )]
 }
@@ -65,43 +93,30 @@ enum Action {
 async fn import_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
     let what_if = call.parameters.switch("WhatIf");
     let platform = call.parameters.text("Platform").unwrap_or_default();
-    let rules = CsvRules {
-        required: &["EmailAddress", "Location"],
-        optional: &["Name", "DisplayName", "Alias", "ExchangeGuid"],
-        allow_unknown: false,
-        max_rows: MAX_ROWS,
-    };
-    let rows = csv::read(call.parameters.octets("CSVData").unwrap_or_default(), &rules).map_err(|p| csv_error(&p))?;
     let platforms = &call.ctx.platforms;
     platforms.check(platform).await.map_err(|e| platform_error(&e))?;
+    let Candidates { rows, hopeless } = candidates(call, platform).await?;
     let mut tx = call.ctx.store.read().await?;
-    let territory = Territory::of(call.tenant(), &mut tx).await?;
+    let holdings = Holdings {
+        territory: tx.territory(call.tenant()).await?,
+        driver: platforms.driver(platform).map_err(|e| platform_error(&e))?,
+    };
     drop(tx);
     // Reading every directory takes its time, so it is done before the one writer's turn begins.
-    let mut looked_at = Vec::with_capacity(rows.len());
-    for row in &rows {
-        looked_at.push(match row.cell("Location") {
-            Some(location) if !territory.holds(location) => Err(not_his(location)),
-            Some(location) => platforms.inspect(platform, location).await.map_err(|e| match &e {
-                PlatformError::Files { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                    nothing_at(location)
-                }
-                _ => platform_error(&e).message,
-            }),
-            None => Err("Location is empty.".to_owned()),
-        });
-    }
+    let looked_at = look_at(call, platform, &rows, &holdings).await;
 
     // A preview does the same in a transaction that is given up, so that it sees what rows do to each other.
     let mut tx = call.ctx.store.write().await?;
     let domains = accepted_domains(call, &mut tx).await?;
     let (mut objects, mut adopted, mut refused) = (Vec::new(), 0u64, 0u64);
     let mut owned = tx.mailbox_locations(platform).await?;
+    let mut accounts: BTreeSet<String> = owned.iter().map(|location| location.to_lowercase()).collect();
     for (row, found) in rows.iter().zip(&looked_at) {
-        let action = decide(call, &mut tx, platform, row, found, (&domains, &territory)).await?;
+        let action = decide(call, &mut tx, platform, row, found, (&domains, &holdings, &accounts)).await?;
         match &action {
             Action::Adopt(made) => {
                 tx.recipient_insert(call.tenant(), made).await?;
+                accounts.extend(row.cell("Location").map(str::to_lowercase));
                 adopted += 1;
             }
             Action::Unchanged(_) => {}
@@ -120,14 +135,17 @@ async fn import_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
     } else {
         drop(tx);
     }
+    refused += hopeless.len() as u64;
+    owned.extend(hopeless.iter().map(|one| one.location.clone()));
+    objects.extend(hopeless.iter().map(Hopeless::shown));
     let mut warnings = Vec::new();
     if refused > 0 {
         warnings.push(format!(
-            "{refused} of {} rows were refused; the column Reason says why. Mend them and give the file again.",
-            rows.len()
+            "{refused} of {} rows were refused; the column Reason says why. Mend them and run the command again.",
+            rows.len() + hopeless.len()
         ));
     }
-    let orphans = orphans(call, platform, owned, &territory).await?;
+    let orphans = orphans(call, platform, owned, &holdings).await?;
     if !orphans.is_empty() {
         warnings.push(format!(
             "{} mailbox folders on '{platform}' belong to no mailbox; they are listed as Orphan.",
@@ -152,56 +170,17 @@ pub(crate) fn csv_error(problems: &[csv::CsvProblem]) -> CommandError {
     )
 }
 
-/// Which folders of a platform a tenant may take. Alone in a deployment he may take any; beside others only those below a
-/// folder that is named like him, so that no tenant adopts another's mail.
-struct Territory {
-    alone: bool,
-    /// His GUID and his domains.
-    own: BTreeSet<String>,
-}
-
-impl Territory {
-    async fn of(tenant: TenantId, tx: &mut Tx) -> Result<Self, CommandError> {
-        let mut own = BTreeSet::from([tenant.to_string()]);
-        own.extend(
-            tx.accepted_domain_list(tenant)
-                .await?
-                .into_iter()
-                .map(|d| d.name.to_string()),
-        );
-        let alone = tx.tenant_list().await?.len() == 1;
-        Ok(Self { alone, own })
-    }
-
-    fn holds(&self, location: &str) -> bool {
-        let first = location.split('/').next().unwrap_or_default();
-        self.alone || self.own.contains(&first.to_lowercase())
-    }
-}
-
-/// Said without a look at what is there.
-fn not_his(location: &str) -> String {
-    format!(
-        "'{location}' is not below a folder of this organisation. Where a deployment serves several, the operator puts what \
-         each may adopt below a folder named like its domain, for example contoso.example/reception."
-    )
-}
-
-fn nothing_at(location: &str) -> String {
-    format!("There is no mailbox at '{location}'.")
-}
-
 async fn decide(
     call: &Call<'_>,
     tx: &mut Tx,
     platform: &str,
     row: &CsvRow,
     found: &Result<Inspection, String>,
-    (domains, territory): (&[DomainName], &Territory),
+    (domains, holdings, accounts): (&[DomainName], &Holdings, &BTreeSet<String>),
 ) -> Result<Action, CommandError> {
     let location = row.cell("Location").unwrap_or_default();
-    if !territory.holds(location) {
-        return Ok(Action::Refuse(not_his(location)));
+    if let Some(why) = holdings.refuse(location) {
+        return Ok(Action::Refuse(why));
     }
     let made = match recipient_of(call, tx, platform, row).await {
         Ok(made) => made,
@@ -215,7 +194,7 @@ async fn decide(
     }
     match found {
         Err(why) => return Ok(Action::Refuse(why.clone())),
-        Ok(found) if !found.is_maildir => {
+        Ok(found) if !found.is_mailbox => {
             return Ok(Action::Refuse(format!(
                 "'{location}' is not a Maildir: it lacks cur or new."
             )));
@@ -229,8 +208,12 @@ async fn decide(
             None
         };
         let who = holder.map_or_else(|| "another mailbox".to_owned(), |h| format!("'{}'", h.name));
+        return Ok(Action::Refuse(format!("'{location}' is already the place of {who}.")));
+    }
+    // Servers take no notice of upper and lower case in account names.
+    if holdings.driver == Driver::Imap && accounts.contains(&location.to_lowercase()) {
         return Ok(Action::Refuse(format!(
-            "The folder '{location}' is already the place of {who}."
+            "'{location}', in another spelling, is already the place of another mailbox."
         )));
     }
     if let Err(error) = check_accepted(domains, made.smtp_addresses()) {
@@ -374,6 +357,7 @@ fn shown(row: &CsvRow, action: &Action, found: Option<&Inspection>, what_if: boo
         )
         .with("Folders", found.map(|f| f.folders))
         .with("Items", found.map(|f| f.items))
+        .with("Octets", found.and_then(|f| f.octets))
 }
 
 /// What an administrator should see of a Maildir that is taken in all the same.
@@ -402,13 +386,14 @@ fn orphan(location: &str) -> Object {
         .with("LegacyExchangeDN", None::<String>)
         .with("Folders", None::<u64>)
         .with("Items", None::<u64>)
+        .with("Octets", None::<u64>)
 }
 
 async fn orphans(
     call: &Call<'_>,
     platform: &str,
     owned: BTreeSet<String>,
-    territory: &Territory,
+    holdings: &Holdings,
 ) -> Result<Vec<String>, CommandError> {
     let mut orphans = call
         .ctx
@@ -416,6 +401,6 @@ async fn orphans(
         .orphans(platform, owned)
         .await
         .map_err(|e| platform_error(&e))?;
-    orphans.retain(|location| territory.holds(location));
+    orphans.retain(|location| holdings.refuse(location).is_none());
     Ok(orphans)
 }

@@ -17,11 +17,13 @@ use crate::{
 };
 use rehome_command::{Declaration, Effect, Parameter, ParameterType as T};
 use rehome_domain::{
+    address::SmtpAddress,
+    adoption::Territory,
     error_id::ErrorId,
     id::ExchangeGuid,
     recipient::{Mailbox, MailboxState, Recipient, RecipientKind},
 };
-use rehome_platform::{Place, PlatformError, Platforms};
+use rehome_platform::{Driver, NewMailbox, Place, PlatformError};
 use rehome_store::RecipientFilter;
 use uuid::Uuid;
 
@@ -155,14 +157,15 @@ async fn new_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
     })?;
     let primary = smtp_address(call.parameters, "PrimarySmtpAddress")?.unwrap_or_else(|| sign_in_name.clone());
 
+    let exchange_guid = ExchangeGuid(Uuid::new_v4());
+    let location = location(call, platform, &names.alias, &primary, exchange_guid).await?;
     let mut tx = call.ctx.store.write().await?;
     let domains = accepted_domains(call, &mut tx).await?;
     check_accepted(&domains, [&primary, &sign_in_name])?;
-    let exchange_guid = ExchangeGuid(Uuid::new_v4());
     let mailbox = Mailbox {
         exchange_guid,
         platform: platform.to_owned(),
-        location: Platforms::new_location(call.tenant(), &names.alias, exchange_guid),
+        location,
         state: MailboxState::Open,
         litigation_hold: false,
         max_receive_size: MAX_RECEIVE_SIZE,
@@ -173,10 +176,48 @@ async fn new_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {
         .await?;
     check_addresses_free(call, &mut tx, &made).await?;
     tx.recipient_insert(call.tenant(), &made).await?;
-    // An empty folder that stays behind when the commit fails is listed as an orphan; a row without a folder would bounce mail.
-    platforms.create(&place).await.map_err(|e| platform_error(&e))?;
+    if platforms.driver(platform).map_err(|e| platform_error(&e))? == Driver::Maildir {
+        // An empty folder that stays behind when the commit fails is listed as an orphan; a row without a folder would
+        // bounce mail.
+        platforms.create(&place).await.map_err(|e| platform_error(&e))?;
+    }
     call.save(tx, &made.name).await?;
     Ok(Output::one(object::mailbox(&made)))
+}
+
+/// Where a new mailbox lies. An account must be there, and in the organisation's domains where it is not alone.
+async fn location(
+    call: &Call<'_>,
+    platform: &str,
+    alias: &str,
+    primary: &SmtpAddress,
+    exchange_guid: ExchangeGuid,
+) -> Result<String, CommandError> {
+    let platforms = &call.ctx.platforms;
+    let new = NewMailbox {
+        tenant: call.tenant(),
+        alias,
+        primary,
+        exchange_guid,
+    };
+    let location = platforms.new_location(platform, &new, None).await;
+    let location = location.map_err(|e| platform_error(&e))?;
+    if platforms.driver(platform).map_err(|e| platform_error(&e))? == Driver::Imap {
+        let mut tx = call.ctx.store.read().await?;
+        if !tx.territory(call.tenant()).await?.holds_account(&location) {
+            let why = Territory::not_his_account(&location);
+            return Err(CommandError::new(ErrorId::MailboxPlatform, &location, why, ""));
+        }
+        drop(tx);
+        // No server is waited for inside a transaction.
+        let place = Place {
+            exchange_guid,
+            platform: platform.to_owned(),
+            location: location.clone(),
+        };
+        platforms.create(&place).await.map_err(|e| platform_error(&e))?;
+    }
+    Ok(location)
 }
 
 async fn set_mailbox(call: &Call<'_>) -> Result<Output, CommandError> {

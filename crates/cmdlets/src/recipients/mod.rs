@@ -1,6 +1,7 @@
 //! Recipients of the organisation: mailboxes, mail users, groups, domains.
 
 mod attributes;
+mod discover;
 mod group;
 mod import;
 mod mail_user;

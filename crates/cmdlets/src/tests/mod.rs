@@ -1,6 +1,8 @@
 //! Every cmdlet over a real store in a temporary folder; the partner is played.
 
 mod declarations;
+mod direct;
+mod discover;
 mod isolation;
 mod migration;
 mod partners;

@@ -563,7 +563,7 @@ async fn existing_mailboxes_are_taken_in_once() {
     );
 }
 
-fn base64(text: &str) -> String {
+pub(super) fn base64(text: &str) -> String {
     // The JSON form of byte[] as the command line makes it.
     let value = rehome_command::Value::Octets(text.as_bytes().to_vec());
     value

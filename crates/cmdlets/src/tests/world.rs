@@ -20,7 +20,7 @@ use rehome_migrate::{
         partner::{Connected, Partner, PartnerAddress, PartnerError},
     },
 };
-use rehome_platform::{Driver, PlatformConfig, Platforms, Retry};
+use rehome_platform::{PlatformConfig, Platforms, Retry};
 use rehome_routing::{Routing, RoutingSettings, Timeouts};
 use rehome_store::Store;
 use serde_json::Value as Json;
@@ -94,11 +94,9 @@ impl World {
 
         let platform = folder.path().join("mail");
         std::fs::create_dir(&platform).unwrap();
-        let config = PlatformConfig {
-            driver: Driver::Maildir,
-            root: platform.clone(),
-        };
-        let platforms = Platforms::new(BTreeMap::from([("main".to_owned(), config)]), None).unwrap();
+        let config = PlatformConfig::Maildir { root: platform.clone() };
+        let state = folder.path().join("platforms");
+        let platforms = Platforms::new(BTreeMap::from([("main".to_owned(), config)]), None, &state).unwrap();
         let seal = SealKey::generate_file(&folder.path().join("seal.key")).unwrap();
         let origin = "mail.contoso.example".parse().unwrap();
         let identity = Identity::new(store.clone(), seal.clone(), IdentityConfig::new(origin)).unwrap();

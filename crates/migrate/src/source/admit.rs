@@ -1,6 +1,6 @@
 //! Loads what the gate needs, asks it, and writes down what it said.
 
-use super::{ProxyError, Source, VerbContext};
+use super::{ProxyError, Source, VerbContext, journal::Allowed};
 use crate::protocol::TEST_OF_AVAILABILITY;
 use jiff::{SignedDuration, Timestamp};
 use rehome_domain::{
@@ -13,6 +13,9 @@ use rehome_domain::{
     relationship::OrganizationRelationship,
 };
 use rehome_store::{AuditEntry, OutboundMove, SourceAttemptRow, StoreError, Tx};
+
+/// What was served is written down within this time when no other record takes it along.
+const SERVED_WITHIN: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What was loaded for a request that the gate let pass.
 pub(super) struct Admitted {
@@ -251,7 +254,7 @@ impl Source {
         Ok(())
     }
 
-    /// Records that a request was allowed, with what was served for it.
+    /// Records that a request was allowed, with what was served for it; durable when it returns.
     pub(super) async fn log_allowed(
         &self,
         ctx: &VerbContext,
@@ -259,20 +262,38 @@ impl Source {
         items: u64,
         octets: u64,
     ) -> Result<(), StoreError> {
+        let record = self.allowed(ctx, action, items, octets);
+        self.inner.journal.write(&self.inner.store, record).await
+    }
+
+    /// Records what was served, with the next record that is written, soon at the latest.
+    pub(super) fn log_served(&self, ctx: &VerbContext, items: u64, octets: u64) {
+        self.inner.journal.leave(self.allowed(ctx, "Served", items, octets));
+        let source = self.clone();
+        let flush = async move {
+            tokio::time::sleep(SERVED_WITHIN).await;
+            if let Err(error) = source.inner.journal.flush(&source.inner.store).await {
+                let error = crate::error_chain(&error);
+                tracing::error!(error, octets, "what was served could not be recorded yet");
+            }
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(flush);
+        }
+    }
+
+    fn allowed(&self, ctx: &VerbContext, action: &str, items: u64, octets: u64) -> Allowed {
         let now = self.inner.clock.now();
-        let mut tx = self.inner.store.write().await?;
         let parameters = serde_json::json!({"move": ctx.move_id.to_string(), "items": items, "octets": octets});
-        tx.audit_append(ctx.tenant, &partner_entry(ctx, action, parameters, "ok", now))
-            .await?;
-        if ctx.move_id != TEST_OF_AVAILABILITY {
-            tx.outbound_touch(&OutboundMove {
+        Allowed {
+            tenant: ctx.tenant,
+            entry: partner_entry(ctx, action, parameters, "ok", now),
+            seen: (ctx.move_id != TEST_OF_AVAILABILITY).then(|| OutboundMove {
                 items_served: items,
                 bytes_served: octets,
                 ..seen(ctx, now)
-            })
-            .await?;
+            }),
         }
-        tx.commit("source.served").await
     }
 
     /// Whether the gate still lets `verb` pass; asked again while a stream runs.

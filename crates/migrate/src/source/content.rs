@@ -4,8 +4,8 @@ use super::{ProxyError, Source, VerbContext, admit::Admitted};
 use crate::{
     ledger::Chunks,
     protocol::{
-        FOLDERS_PER_PAGE, FolderBody, FoldersAnswer, FoldersRequest, ItemsRequest, ListingRequest, OpenAnswer,
-        SweepAnswer, SweepFolder, TEST_OF_AVAILABILITY,
+        FoldersAnswer, FoldersRequest, ItemsRequest, ListingRequest, OpenAnswer, SweepAnswer, SweepFolder,
+        TEST_OF_AVAILABILITY,
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use rehome_domain::{
     address::ProxyAddress,
+    cutover::SourcePhase,
     error_id::ErrorId,
     gate::Verb,
     id::AttemptId,
@@ -21,6 +22,7 @@ use rehome_domain::{
 use rehome_mailbox::{FolderPath, Retry};
 use rehome_platform::Place;
 use rehome_replicate::{
+    ChunkStorage,
     exporter::{ExportError, Exporter},
     link::OctetStream,
 };
@@ -86,10 +88,8 @@ impl Source {
             return Ok(known);
         }
         let mailbox = self.inner.platforms.open(&place).await?;
-        Ok(self
-            .inner
-            .exporters
-            .keep(self.new_exporter(ctx, mailbox), (ctx.tenant, ctx.move_id, place)))
+        let key = (ctx.tenant, ctx.move_id, place);
+        Ok(self.inner.exporters.keep(mailbox, self.notes(ctx), key))
     }
 
     /// The exporter over the closed content, for sweeps.
@@ -112,14 +112,11 @@ impl Source {
             };
             self.inner.platforms.open(&place).await?
         };
-        Ok(self.new_exporter(ctx, mailbox))
+        Ok(Exporter::new(mailbox, self.notes(ctx)))
     }
 
-    fn new_exporter(&self, ctx: &VerbContext, mailbox: Arc<dyn rehome_mailbox::Mailbox>) -> Exporter {
-        Exporter::new(
-            mailbox,
-            Arc::new(Chunks::notes(self.inner.store.clone(), ctx.tenant, ctx.move_id)),
-        )
+    fn notes(&self, ctx: &VerbContext) -> Arc<dyn ChunkStorage> {
+        Arc::new(Chunks::notes(self.inner.store.clone(), ctx.tenant, ctx.move_id))
     }
 
     /// Facts of the mailbox.
@@ -146,7 +143,7 @@ impl Source {
             archive_guid: None,
             max_receive_size: mailbox.max_receive_size,
             source_time: admitted.now.as_millisecond(),
-            lock_method: "locked".into(),
+            lock_method: self.lock_method(&mailbox.platform)?.into(),
         })
     }
 
@@ -164,14 +161,20 @@ impl Source {
         let admitted = self.admit(ctx, Verb::Open).await?;
         let exporter = self.exporter(ctx, admitted.recipient()?).await?;
         let all = exporter.folders().await.map_err(|e| export_error(&e))?;
-        let page: Vec<FolderBody> = all
-            .iter()
-            .skip(request.after)
-            .take(FOLDERS_PER_PAGE)
-            .map(FolderBody::from)
-            .collect();
-        let more = request.after.saturating_add(page.len()) < all.len();
-        Ok(FoldersAnswer { folders: page, more })
+        let locked = admitted
+            .facts
+            .newest
+            .as_ref()
+            .is_some_and(|newest| newest.attempt.phase == SourcePhase::Locked);
+        if locked && request.after == 0 {
+            // A final pass begins, and Prepare will ask for the root.
+            let exporter = exporter.clone();
+            tokio::spawn(async move { exporter.prepare_root().await });
+        }
+        Ok(FoldersAnswer {
+            streams_at_once: u32::try_from(exporter.folders_at_once()).ok(),
+            ..FoldersAnswer::page(&all, request.after)
+        })
     }
 
     /// What a folder holds, as listing frames. A sweep has no listings: it is told the late uids by [`Source::sweep`].
@@ -191,7 +194,7 @@ impl Source {
             ),
         };
         let frames = exporter
-            .listing(&folder, token.as_deref())
+            .listing(&folder, token.as_deref(), request.fresh)
             .await
             .map_err(|e| export_error(&e))?;
         Ok(self.guarded(ctx, Verb::Read, frames, 0))
@@ -216,15 +219,19 @@ impl Source {
         let (exporter, verb) = self.reader(ctx).await?;
         let folder = folder_path(request.folder)?;
         let uids: UidSet = request.uids.iter().flat_map(|(from, to)| *from..=*to).collect();
-        // Written down before the first octet leaves; what was served follows when the stream ends, however it ends.
-        self.log_allowed(ctx, "Read", 0, 0).await?;
-        let frames = match verb {
-            Verb::Sweep => exporter.sweep_items(&folder, request.uid_validity, &uids).await,
-            Verb::Open | Verb::Read | Verb::Lock | Verb::Prepare | Verb::Commit | Verb::Abort | Verb::Status => {
-                exporter.items(&folder, request.uid_validity, &uids).await
-            }
-        }
-        .map_err(|e| export_error(&e))?;
+        // Written down before the first octet leaves, while the platform is asked already; what was served follows when
+        // the stream ends, however it ends.
+        let written = async { self.log_allowed(ctx, "Read", 0, 0).await.map_err(ProxyError::from) };
+        let begun = async {
+            let frames = match verb {
+                Verb::Sweep => exporter.sweep_items(&folder, request.uid_validity, &uids).await,
+                Verb::Open | Verb::Read | Verb::Lock | Verb::Prepare | Verb::Commit | Verb::Abort | Verb::Status => {
+                    exporter.items(&folder, request.uid_validity, &uids).await
+                }
+            };
+            frames.map_err(|e| export_error(&e))
+        };
+        let (frames, ()) = tokio::try_join!(begun, written)?;
         Ok(self.guarded(ctx, verb, frames, asked))
     }
 
@@ -300,21 +307,8 @@ struct Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        if self.items == 0 {
-            return;
-        }
-        let (source, ctx, items, octets) = (self.source.clone(), self.ctx.clone(), self.items, self.octets);
-        let record = async move {
-            if let Err(error) = source.log_allowed(&ctx, "Served", items, octets).await {
-                tracing::error!(
-                    error = crate::error_chain(&error),
-                    octets,
-                    "what was served could not be recorded"
-                );
-            }
-        };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(record);
+        if self.items > 0 {
+            self.source.log_served(&self.ctx, self.items, self.octets);
         }
     }
 }

@@ -6,7 +6,8 @@ use super::{
     content::{export_error, mailbox_of},
 };
 use crate::protocol::{
-    AbortAnswer, CommitAnswer, ExceptionBody, LeaseAnswer, PrepareAnswer, PrepareRequest, StatusAnswer,
+    AbortAnswer, CommitAnswer, ExceptionBody, LOCKED, LeaseAnswer, NOT_LOCKED, PrepareAnswer, PrepareRequest,
+    StatusAnswer,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::{SignedDuration, Timestamp};
@@ -23,7 +24,7 @@ use rehome_domain::{
     recipient::MailboxState,
     relationship::OrganizationRelationship,
 };
-use rehome_platform::Place;
+use rehome_platform::{LockMethod, Place};
 use rehome_replicate::{Exception, Exporter, RootListing};
 use rehome_routing::ProbeError;
 use rehome_store::{OutboundMove, SourceAttemptRow, StoreError, Tx};
@@ -124,6 +125,14 @@ pub(super) async fn store_state(
 }
 
 impl Source {
+    /// Whether the platform keeps a locked mailbox quiet, as the partner is told.
+    pub(super) fn lock_method(&self, platform: &str) -> Result<&'static str, ProxyError> {
+        Ok(match self.inner.platforms.lock_method(platform)? {
+            LockMethod::Locked => LOCKED,
+            LockMethod::NotLocked => NOT_LOCKED,
+        })
+    }
+
     fn limits_for(&self, relationship: Option<&OrganizationRelationship>) -> LockLimits {
         let limits = self.inner.settings.limits;
         LockLimits {
@@ -145,7 +154,9 @@ impl Source {
         source_next(current, asker, event, &limits, &LockUse::default(), now).map(|transition| transition.attempt)
     }
 
-    /// Locks the mailbox when it is quiet: mail is deferred and running deliveries have ended when this returns.
+    /// Locks the mailbox when it is quiet: when this returns mail is deferred, running deliveries have ended, and where
+    /// the platform can, its user is kept out and his sessions have ended. Whatever ends the attempt without Commit lets
+    /// him in again, see [`Source::run`].
     ///
     /// # Errors
     /// [`ProxyError`]: refused by the gate or the machine, beyond a limit, or not quiet in time.
@@ -202,7 +213,8 @@ impl Source {
                 }
                 tx.source_attempt_insert(&row).await?;
                 store_state(&mut tx, &row, Some(MailboxState::InCutover(ctx.move_id)), now).await?;
-                let parameters = serde_json::json!({"attempt": asker.attempt.to_string()});
+                let method = self.lock_method(&place.platform)?;
+                let parameters = serde_json::json!({"attempt": asker.attempt.to_string(), "lock_method": method});
                 tx.audit_append(ctx.tenant, &partner_entry(ctx, "Lock", parameters, "ok", now))
                     .await?;
                 row

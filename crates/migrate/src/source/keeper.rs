@@ -10,26 +10,46 @@ use rehome_domain::{
     id::{AttemptId, CorrelationId, TenantId},
     recipient::MailboxState,
 };
-use rehome_platform::Place;
+use rehome_platform::{Place, PlatformError};
 use rehome_store::{AuditEntry, SourceAttemptRow, StoreError};
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::task::JoinSet;
 
 /// A prepared attempt without an outcome for this long raises an alert.
 const ALERT_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_mins(15);
 
-/// Outcome addresses asked at once.
+/// Outcome addresses asked at once, and mailboxes opened again at once.
 const ASKING_AT_ONCE: usize = 8;
+
+/// Pause after a mailbox could not be opened again.
+const REOPEN_PAUSE: Duration = Duration::from_secs(10);
 
 /// Who is being asked, and when each attempt was asked last.
 #[derive(Default)]
 struct Asking {
     asked: HashMap<AttemptId, Timestamp>,
     running: JoinSet<AttemptId>,
+    reopening: JoinSet<()>,
+    reopened: Arc<Mutex<HashSet<Place>>>,
+}
+
+/// Why a mailbox could not be opened to its user again.
+#[derive(Debug, thiserror::Error)]
+enum ReopenError {
+    #[error("the state cannot be read")]
+    Store(#[from] StoreError),
+    #[error("the platform refuses")]
+    Platform(#[from] PlatformError),
 }
 
 impl Source {
-    /// Runs until `shutdown` resolves: every second ends lapsed locks, closes moved content, asks for outcomes of prepared attempts.
+    /// Runs until `shutdown` resolves: every second ends lapsed locks, opens mailboxes whose lock has ended to their users
+    /// again, closes moved content, asks for outcomes of prepared attempts.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
@@ -42,6 +62,7 @@ impl Source {
                     if let Err(error) = self.tend(&mut asking).await {
                         tracing::error!(error = crate::error_chain(&error), "the source could not look at its attempts");
                     }
+                    self.reopen(&mut asking).await;
                 }
             }
         }
@@ -79,6 +100,52 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    /// Lets the users of mailboxes in again that were kept out for a cutover which has ended without Commit: by Abort, by
+    /// the lease, or because the mailbox did not become quiet. What is kept out is known to the platform, and whether it
+    /// must be to the store, so that this also mends what a crash left.
+    async fn reopen(&self, asking: &mut Asking) {
+        while asking.reopening.try_join_next().is_some() {}
+        let denied = match self.inner.platforms.denied().await {
+            Ok(denied) => denied,
+            Err(error) => {
+                tracing::error!(
+                    error = crate::error_chain(&error),
+                    "it cannot be told who is kept out of his mailbox"
+                );
+                return;
+            }
+        };
+        for place in denied {
+            let mut under_way = asking.reopened.lock().unwrap_or_else(PoisonError::into_inner);
+            if asking.reopening.len() >= ASKING_AT_ONCE || !under_way.insert(place.clone()) {
+                continue;
+            }
+            let (source, under_way) = (self.clone(), Arc::clone(&asking.reopened));
+            asking.reopening.spawn(async move {
+                match source.inner.platforms.reopen(&place, source.is_open(&place)).await {
+                    Ok(true) => tracing::info!(mailbox = %place.exchange_guid, "the mailbox's user is let in again"),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::error!(error = crate::error_chain(&error), mailbox = %place.exchange_guid, location = place.location, "ALERT: a mailbox whose cutover has ended could not be opened to its user yet");
+                        tokio::time::sleep(REOPEN_PAUSE).await;
+                    }
+                }
+                under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&place);
+            });
+        }
+    }
+
+    /// Whether the mailbox at a place is one that its user may use.
+    async fn is_open(&self, place: &Place) -> Result<bool, ReopenError> {
+        let mut tx = self.inner.store.read().await?;
+        let Some((tenant, id)) = tx.mailbox_at(&place.platform, &place.location).await? else {
+            return Ok(false);
+        };
+        let recipient = tx.recipient_get(tenant, id).await?;
+        let mailbox = recipient.as_ref().and_then(|recipient| recipient.mailbox());
+        Ok(mailbox.is_some_and(|m| m.state == MailboxState::Open && m.exchange_guid == place.exchange_guid))
     }
 
     async fn lapse(&self, seen: &SourceAttemptRow) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@ mod admit;
 mod content;
 mod cutover;
 mod exporters;
+mod journal;
 mod keeper;
 mod outbound;
 
@@ -69,6 +70,7 @@ struct Inner {
     clock: Clock,
     settings: SourceSettings,
     exporters: exporters::Exporters,
+    journal: journal::Journal,
     preparing: exporters::Preparing,
 }
 
@@ -165,6 +167,7 @@ impl Source {
                 clock,
                 settings,
                 exporters: exporters::Exporters::default(),
+                journal: journal::Journal::default(),
                 preparing: exporters::Preparing::default(),
             }),
         }

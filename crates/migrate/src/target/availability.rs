@@ -4,13 +4,14 @@ use super::{
     Target,
     partner::{MailboxRef, PartnerAddress},
 };
-use crate::protocol::TEST_OF_AVAILABILITY;
+use crate::protocol::{LOCKED, OpenAnswer, TEST_OF_AVAILABILITY};
 use rehome_domain::{
     error_id::{ErrorId, Problem},
     id::{CorrelationId, TenantId},
-    readiness::pair_problems,
+    readiness::{Locks, pair_problems},
     recipient::Recipient,
 };
+use rehome_platform::LockMethod;
 
 /// What the test found.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Availability {
     pub tenant: Option<TenantId>,
     /// Everything that is wrong; empty means success.
     pub problems: Vec<Problem>,
+    /// What does not stand in the way and should be known all the same.
+    pub warnings: Vec<String>,
     /// Stands in the other side's log for the last request.
     pub correlation: CorrelationId,
 }
@@ -35,9 +38,10 @@ impl Target {
         let fail = |tenant, problem| Availability {
             tenant,
             problems: vec![problem],
+            warnings: vec![],
             correlation,
         };
-        let connected = match self.inner.partner.connect(address, correlation).await {
+        let connected = match self.inner.partner.connect_anew(address, correlation).await {
             Ok(connected) => connected,
             Err(error) => {
                 // Consent may still be missing; the tenant is found without it, and the caller prints the link.
@@ -63,6 +67,7 @@ impl Target {
             return Availability {
                 tenant,
                 problems: vec![],
+                warnings: vec![],
                 correlation,
             };
         };
@@ -70,6 +75,7 @@ impl Target {
             return Availability {
                 tenant,
                 problems: vec![],
+                warnings: vec![],
                 correlation,
             };
         };
@@ -84,10 +90,31 @@ impl Target {
                 Ok(facts) => Availability {
                     tenant,
                     problems: pair_problems(recipient, &facts),
+                    warnings: self.lock_warnings(&answer),
                     correlation,
                 },
                 Err(problem) => fail(tenant, problem),
             },
         }
+    }
+
+    fn lock_warnings(&self, source: &OpenAnswer) -> Vec<String> {
+        let platforms = &self.inner.platforms;
+        let here = platforms
+            .default_platform()
+            .and_then(|name| platforms.lock_method(name));
+        // A platform that is not there is told by what needs it.
+        locks(source, here.unwrap_or(LockMethod::Locked)).warnings()
+    }
+}
+
+/// Which sides keep the mailbox quiet.
+pub(super) fn locks(source: &OpenAnswer, here: LockMethod) -> Locks {
+    Locks {
+        source: source.lock_method == LOCKED,
+        target: match here {
+            LockMethod::Locked => true,
+            LockMethod::NotLocked => false,
+        },
     }
 }

@@ -21,7 +21,7 @@ pub struct NewBatch {
     /// Where its users come from.
     pub endpoint: EndpointId,
     /// The domain whose proxy address is stamped on the source.
-    pub target_delivery_domain: DomainName,
+    pub target_delivery_domain: Option<DomainName>,
     /// The addresses of the CSV file, in its order.
     pub addresses: Vec<String>,
     /// Start at once.
@@ -32,6 +32,8 @@ pub struct NewBatch {
     pub complete_after: Option<Timestamp>,
     /// Do not start before.
     pub start_after: Option<Timestamp>,
+    /// Complete users also where nothing keeps their mailboxes quiet.
+    pub accept_unlocked: bool,
     /// Who makes it.
     pub submitted_by: String,
 }
@@ -142,6 +144,9 @@ pub async fn batch_create(tx: &mut Tx, new: &NewBatch, now: Timestamp) -> Result
         tx.move_insert(&user(new, batch.id, address, now))
             .await
             .map_err(|e| store_problem(&e))?;
+    }
+    if new.accept_unlocked {
+        batch_accept_unlocked(tx, new.tenant, batch.id, now).await?;
     }
     Ok(batch)
 }
@@ -365,6 +370,32 @@ pub async fn batch_approve_skipped(tx: &mut Tx, tenant: TenantId, id: BatchId, n
         apply(tx, user, None, "", now).await?;
     }
     Ok(())
+}
+
+/// Accepts for all users of a batch that nothing keeps their mailboxes quiet during the cutover.
+///
+/// # Errors
+/// When the store fails.
+pub async fn batch_accept_unlocked(tx: &mut Tx, tenant: TenantId, id: BatchId, now: Timestamp) -> Result<(), Problem> {
+    tx.unlocked_accept_batch(tenant, id, now)
+        .await
+        .map_err(|e| store_problem(&e))?;
+    for user in tx.move_list(tenant, Some(id)).await.map_err(|e| store_problem(&e))? {
+        apply(tx, user, None, "", now).await?;
+    }
+    Ok(())
+}
+
+/// Accepts for one user that nothing keeps his mailbox quiet during the cutover.
+///
+/// # Errors
+/// When the store fails.
+pub async fn user_accept_unlocked(tx: &mut Tx, tenant: TenantId, id: MoveId, now: Timestamp) -> Result<(), Problem> {
+    let user = one(tx, tenant, id).await?;
+    tx.unlocked_accept_move(tenant, id, now)
+        .await
+        .map_err(|e| store_problem(&e))?;
+    apply(tx, user, None, "", now).await
 }
 
 /// Starts, resumes or retries one user; a batch that was only made is started with him waiting for it.

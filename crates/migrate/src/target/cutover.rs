@@ -5,7 +5,7 @@ use super::{
     partner::{Connected, MailboxRef, PartnerError, SourceProxy},
     worker::AbortOnDrop,
 };
-use crate::protocol::{ExceptionBody, PrepareRequest};
+use crate::protocol::{ExceptionBody, OpenAnswer, PrepareRequest};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rehome_domain::{
     conversion::{Place as NewPlace, mail_user_to_mailbox, with_mailbox_state},
@@ -16,7 +16,7 @@ use rehome_domain::{
     recipient::{MailboxState, Recipient, RecipientKind},
 };
 use rehome_mailbox::Retry;
-use rehome_platform::{Place, Platforms};
+use rehome_platform::Place;
 use rehome_replicate::{Importer, PassKind, ReportKind, TargetRoot};
 use rehome_store::{AuditEntry, TargetAttempt};
 use std::{sync::Arc, time::Duration};
@@ -92,7 +92,8 @@ impl Turn {
 
     /// Outside the lock: the gate, whatever changed since the last sync (so that little is left for the final pass), approvals.
     async fn before_lock(&mut self, connected: &Connected, mailbox: MailboxRef) -> Result<(), Trouble> {
-        self.open_source(connected, mailbox).await?;
+        let answer = self.open_source(connected, mailbox).await?;
+        self.check_locks(&answer).await?;
         let staging = self.staging().await?;
         let importer = self
             .pass(connected.proxy.link(mailbox), staging, PassKind::Incremental)
@@ -180,14 +181,22 @@ impl Turn {
         }
     }
 
-    async fn staging(&self) -> Result<Arc<dyn rehome_mailbox::Mailbox>, Trouble> {
+    /// Where nothing keeps the mailbox quiet, someone must have accepted that.
+    async fn check_locks(&self, source: &OpenAnswer) -> Result<(), Trouble> {
         let platforms = &self.target.inner.platforms;
-        let platform = platforms.default_platform()?.to_owned();
-        Ok(platforms.staging(&platform, self.user.id).await?)
+        let locks = super::availability::locks(source, platforms.lock_method(platforms.default_platform()?)?);
+        let mut tx = self.target.inner.store.read().await?;
+        let accepted = tx
+            .unlocked_is_accepted(self.user.tenant, self.user.batch, self.user.id)
+            .await?;
+        match locks.problem(&self.user.email_address, accepted) {
+            Some(problem) => Err(Trouble::of(problem, Retry::After(60))),
+            None => Ok(()),
+        }
     }
 
     /// Items that the target does not hold as the source does wait for approval; looked at before the lock, and again under it.
-    async fn check_approvals(&self, importer: &Importer) -> Result<(), Trouble> {
+    pub(super) async fn check_approvals(&self, importer: &Importer) -> Result<(), Trouble> {
         let until = self.user.skipped_approved_until.max(self.batch.skipped_approved_until);
         let report = importer.report().await?;
         let open: Vec<_> = report
@@ -313,7 +322,10 @@ impl Turn {
         recipient: &Recipient,
         root: &TargetRoot,
     ) -> Result<(TargetAttempt, PrepareRequest), Trouble> {
-        let domain = &self.batch.target_delivery_domain;
+        let domain = self.batch.target_delivery_domain.as_ref().ok_or_else(|| {
+            let text = "The batch has no TargetDeliveryDomain, so that its source cannot forward.";
+            Trouble::of(Problem::new(ErrorId::InvalidOperation, text, ""), Retry::Never)
+        })?;
         let routing_address = recipient.address_in(domain).ok_or_else(|| {
             Trouble::of(
                 Problem::new(
@@ -365,6 +377,7 @@ impl Turn {
         let inner = &self.target.inner;
         let now = self.now();
         let exchange_guid = self.exchange_guid()?;
+        let Place { platform, location, .. } = self.new_place().await?;
         let mut tx = inner.store.write().await?;
         tx.move_check_fence(self.user.tenant, self.user.id, self.user.fence)
             .await?;
@@ -390,8 +403,6 @@ impl Turn {
         if mail_user.exchange_guid() != Some(exchange_guid) {
             return Err(guid_changed(&self.user.email_address));
         }
-        let platform = inner.platforms.default_platform()?.to_owned();
-        let location = Platforms::new_location(self.user.tenant, &mail_user.alias, exchange_guid);
         let place = NewPlace {
             platform: platform.clone(),
             location: location.clone(),
@@ -584,10 +595,10 @@ impl Turn {
     }
 }
 
-fn is_exception(kind: ReportKind) -> bool {
+pub(super) fn is_exception(kind: ReportKind) -> bool {
     match kind {
         ReportKind::Skipped | ReportKind::Altered | ReportKind::Flags | ReportKind::Date => true,
-        ReportKind::LineEnds | ReportKind::Keywords => false,
+        ReportKind::LineEnds | ReportKind::Keywords | ReportKind::Double => false,
     }
 }
 

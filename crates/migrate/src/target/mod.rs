@@ -2,6 +2,7 @@
 
 pub mod availability;
 pub mod control;
+pub mod direct;
 pub mod partner;
 
 mod cutover;
@@ -9,11 +10,12 @@ mod mover;
 mod worker;
 
 use crate::{Clock, ledger::Chunks};
+use direct::{ImapConnect, Servers};
 use jiff::SignedDuration;
 use partner::{Partner, PartnerAddress};
 use rehome_domain::{
     cutover::Outcome,
-    endpoint::MigrationEndpoint,
+    endpoint::{EndpointKind, MigrationEndpoint},
     error_id::{ErrorId, Problem},
     id::{AttemptId, EndpointId, TenantId},
     moves::Move,
@@ -23,7 +25,10 @@ use rehome_platform::Platforms;
 use rehome_replicate::Report;
 use rehome_store::{Store, StoreError};
 use secrecy::{ExposeSecret, SecretString};
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 /// What the operator sets for the mover.
 #[derive(Clone, Debug)]
@@ -57,6 +62,9 @@ struct Inner {
     partner: Arc<dyn Partner>,
     clock: Clock,
     settings: TargetSettings,
+    /// How IMAP servers are reached, once it was said.
+    imap: OnceLock<ImapConnect>,
+    servers: Servers,
 }
 
 fn endpoint_purpose(endpoint: EndpointId) -> String {
@@ -82,6 +90,8 @@ impl Target {
                 partner,
                 clock,
                 settings,
+                imap: OnceLock::new(),
+                servers: Servers::default(),
             }),
         }
     }
@@ -105,28 +115,46 @@ impl Target {
     /// Whom an endpoint reaches, with its secret unsealed.
     ///
     /// # Errors
-    /// When the secret was sealed with another key file.
+    /// When the secret was sealed with another key file, or the endpoint is no partner's tenant.
     pub fn address_of(&self, endpoint: &MigrationEndpoint) -> Result<PartnerAddress, Problem> {
-        let secret = self
-            .inner
-            .seal
-            .unseal(endpoint.tenant, &endpoint_purpose(endpoint.id), &endpoint.sealed_secret)
-            .ok()
-            .and_then(|octets| String::from_utf8(octets.to_vec()).ok())
-            .ok_or_else(|| {
-                Problem::new(
-                    ErrorId::Unexpected,
-                    format!("The secret of the migration endpoint '{}' cannot be unsealed with this deployment's key file.", endpoint.name),
-                    format!("Set-MigrationEndpoint '{}' -Credentials, or give the deployment the key file that it was sealed with.", endpoint.name),
-                )
-            })?;
+        let EndpointKind::ExchangeRemoteMove(remote) = &endpoint.kind else {
+            return Err(Problem::new(
+                ErrorId::InvalidOperation,
+                format!(
+                    "The migration endpoint '{}' is an IMAP server, not a partner's tenant.",
+                    endpoint.name
+                ),
+                "Give an endpoint of type ExchangeRemoteMove.",
+            ));
+        };
+        let secret = self.endpoint_secret(endpoint)?;
         Ok(PartnerAddress {
             home_tenant: endpoint.tenant,
             remote_server: endpoint.remote_server.clone(),
-            remote_tenant: endpoint.remote_tenant.clone(),
-            remote_tenant_id: endpoint.remote_tenant_id,
-            application_id: endpoint.application_id,
-            secret: SecretString::from(secret),
+            remote_tenant: remote.remote_tenant.clone(),
+            remote_tenant_id: remote.remote_tenant_id,
+            application_id: remote.application_id,
+            secret,
+        })
+    }
+
+    /// The secret of an endpoint that has one.
+    ///
+    /// # Errors
+    /// When it has none, or it was sealed with another key file.
+    pub(crate) fn endpoint_secret(&self, endpoint: &MigrationEndpoint) -> Result<SecretString, Problem> {
+        let sealed = endpoint.sealed_secret.as_deref().unwrap_or_default();
+        let unsealed = self
+            .inner
+            .seal
+            .unseal(endpoint.tenant, &endpoint_purpose(endpoint.id), sealed);
+        let secret = unsealed.ok().and_then(|octets| String::from_utf8(octets.to_vec()).ok());
+        secret.map(SecretString::from).ok_or_else(|| {
+            Problem::new(
+                ErrorId::Unexpected,
+                format!("The secret of the migration endpoint '{}' cannot be unsealed with this deployment's key file.", endpoint.name),
+                format!("Set-MigrationEndpoint '{}' -Credentials, or give the deployment the key file that it was sealed with.", endpoint.name),
+            )
         })
     }
 

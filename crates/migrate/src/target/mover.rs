@@ -8,8 +8,10 @@ use super::{
 use crate::{ledger::Chunks, protocol::OpenAnswer};
 use jiff::{SignedDuration, Timestamp};
 use rehome_domain::{
+    adoption::Territory,
     batch::{BatchIntent, MigrationBatch},
     cutover::TargetPhase,
+    endpoint::{EndpointKind, MigrationEndpoint},
     error_id::{ErrorId, Problem},
     id::{CorrelationId, ExchangeGuid},
     moves::{Move, UserEvent, UserStatus},
@@ -17,7 +19,7 @@ use rehome_domain::{
     recipient::Recipient,
 };
 use rehome_mailbox::{Mailbox, Retry};
-use rehome_platform::PlatformError;
+use rehome_platform::{Driver, NewMailbox, Place, PlatformError};
 use rehome_replicate::{ImportSettings, Importer, PassError, PassKind, Progress, SourceLink};
 use rehome_store::{AuditEntry, StoreError};
 use std::{
@@ -33,6 +35,8 @@ pub(super) struct Turn {
     pub(super) target: Target,
     pub(super) user: Move,
     pub(super) batch: MigrationBatch,
+    /// The batch's endpoint where it is an IMAP server; read at each step.
+    pub(super) imap: Option<MigrationEndpoint>,
     pub(super) lease: HeldLease,
 }
 
@@ -90,7 +94,12 @@ impl From<PartnerError> for Trouble {
 impl From<PlatformError> for Trouble {
     fn from(error: PlatformError) -> Self {
         let retry = error.retry();
-        let advice = "See the server's log; the move resumes by itself when the platform works again.";
+        let advice = match retry {
+            Retry::Never => "When that is mended, Start-MigrationUser takes the move up where it stood.",
+            Retry::Now | Retry::After(_) => {
+                "See the server's log; the move resumes by itself when the platform works again."
+            }
+        };
         Self::of(
             Problem::new(
                 ErrorId::MailboxPlatform,
@@ -133,6 +142,9 @@ fn advice_for(id: ErrorId) -> &'static str {
         }
         ErrorId::ReadBackRequired => {
             "Remove read_back = \"off\" from [replication] in the configuration of this deployment and restart it."
+        }
+        ErrorId::ImapAuthentication => {
+            "Test-MigrationServerAvailability with the endpoint and -TestMailbox shows whether the server lets us in."
         }
         _ => "",
     }
@@ -210,7 +222,9 @@ impl Turn {
         let Some(batch) = tx.batch_get(self.user.tenant, self.user.batch).await? else {
             return Ok(Next::Rest);
         };
+        let endpoint = tx.endpoint_get(self.user.tenant, batch.endpoint).await?;
         drop(tx);
+        self.imap = endpoint.filter(|e| matches!(e.kind, EndpointKind::Imap(_)));
         (self.user, self.batch) = (fresh, batch);
         let asked_to_stop = self.user.stop || self.batch.intent != BatchIntent::Started;
         let in_cutover = self.user.status == UserStatus::Completing;
@@ -234,7 +248,10 @@ impl Turn {
             UserStatus::Validating => self.validate().await,
             UserStatus::Queued | UserStatus::Syncing => self.sync(PassKind::Initial).await,
             UserStatus::Synced | UserStatus::IncrementalSyncing => self.synced().await,
-            UserStatus::Completing => self.complete().await.map(|()| Next::Rest),
+            UserStatus::Completing => match self.imap.clone() {
+                Some(endpoint) => self.direct_complete(&endpoint).await.map(|()| Next::Rest),
+                None => self.complete().await.map(|()| Next::Rest),
+            },
             UserStatus::Removing => self.remove().await,
             UserStatus::Starting
             | UserStatus::IncrementalFailed
@@ -322,12 +339,16 @@ impl Turn {
             Some(id) => tx.recipient_get(self.user.tenant, id).await?,
             None => None,
         };
+        let advice = match self.imap {
+            Some(_) => "Make his mailbox again, and add him in a new batch.",
+            None => "Make it again with its ExchangeGuid and x500 address, then start the user again.",
+        };
         found.ok_or_else(|| {
             Trouble::of(
                 Problem::new(
                     ErrorId::MigrationRecipientNotFound,
-                    format!("The mail user of {} was removed.", self.user.email_address),
-                    "Make it again with its ExchangeGuid and x500 address, then start the user again.",
+                    format!("The recipient of {} was removed.", self.user.email_address),
+                    advice,
                 ),
                 Retry::Never,
             )
@@ -342,7 +363,10 @@ impl Turn {
             self.save("target.wait").await?;
             return Ok(Next::Rest);
         }
-        let (recipient, problems) = self.check_target().await?;
+        let (recipient, problems) = match self.imap.clone() {
+            Some(endpoint) => self.check_direct(&endpoint).await?,
+            None => self.check_target().await?,
+        };
         if !problems.is_empty() {
             return Err(Trouble::Problems {
                 problems,
@@ -366,22 +390,20 @@ impl Turn {
         Ok(Next::Again)
     }
 
-    async fn check_target(&self) -> Result<(Option<Recipient>, Vec<Problem>), Trouble> {
+    /// The recipient that has the row's address.
+    pub(super) async fn row_recipient(&self) -> Result<Option<Recipient>, Trouble> {
+        let Ok(address) = self.user.email_address.parse() else {
+            return Ok(None);
+        };
+        let proxy = rehome_domain::address::ProxyAddress::Smtp(address);
+        let mut tx = self.target.inner.store.read().await?;
+        Ok(tx.recipient_by_proxy(self.user.tenant, &proxy.key()).await?)
+    }
+
+    /// An older batch in which the same address is still worked on.
+    pub(super) async fn other_batch(&self) -> Result<Option<String>, Trouble> {
         let tenant = self.user.tenant;
         let mut tx = self.target.inner.store.read().await?;
-        let recipient = match self.user.email_address.parse() {
-            Ok(address) => {
-                let proxy = rehome_domain::address::ProxyAddress::Smtp(address);
-                tx.recipient_by_proxy(tenant, &proxy.key()).await?
-            }
-            Err(_) => None,
-        };
-        let domains: Vec<_> = tx
-            .accepted_domain_list(tenant)
-            .await?
-            .into_iter()
-            .map(|d| d.name)
-            .collect();
         let twin = tx
             .move_by_address(tenant, &self.user.email_address)
             .await?
@@ -393,18 +415,21 @@ impl Turn {
                         UserStatus::Completed | UserStatus::CompletedWithWarnings | UserStatus::Removing
                     )
             });
-        let other = match twin {
-            Some(twin) => tx
-                .batch_get(tenant, twin.batch)
-                .await?
-                .filter(|b| b.created <= self.batch.created)
-                .map(|b| b.name),
-            None => None,
-        };
+        let Some(twin) = twin else { return Ok(None) };
+        let batch = tx.batch_get(tenant, twin.batch).await?;
+        Ok(batch.filter(|b| b.created <= self.batch.created).map(|b| b.name))
+    }
+
+    async fn check_target(&self) -> Result<(Option<Recipient>, Vec<Problem>), Trouble> {
+        let recipient = self.row_recipient().await?;
+        let other = self.other_batch().await?;
+        let mut tx = self.target.inner.store.read().await?;
+        let accepted = tx.accepted_domain_list(self.user.tenant).await?;
+        let domains: Vec<_> = accepted.into_iter().map(|d| d.name).collect();
         let problems = target_problems(&TargetFacts {
             address: &self.user.email_address,
             recipient: recipient.as_ref(),
-            target_delivery_domain: Some(&self.batch.target_delivery_domain),
+            target_delivery_domain: self.batch.target_delivery_domain.as_ref(),
             accepted_domains: &domains,
             other_batch: other.as_deref(),
         });
@@ -470,14 +495,17 @@ impl Turn {
         let Some(mut endpoint) = tx.endpoint_get(self.user.tenant, self.batch.endpoint).await? else {
             return Ok(());
         };
-        match endpoint.remote_tenant_id {
+        let EndpointKind::ExchangeRemoteMove(remote) = &mut endpoint.kind else {
+            return Err(Trouble::Rest);
+        };
+        match remote.remote_tenant_id {
             Some(known) if known == connected.tenant => return Ok(()),
             None if endpoint.remote_server == address.remote_server
-                && endpoint.remote_tenant == address.remote_tenant => {}
+                && remote.remote_tenant == address.remote_tenant => {}
             // Another worker found another tenant, or the endpoint was changed since it was read: looked at afresh.
             Some(_) | None => return Err(Trouble::Rest),
         }
-        endpoint.remote_tenant_id = Some(connected.tenant);
+        remote.remote_tenant_id = Some(connected.tenant);
         tx.endpoint_update(self.user.tenant, &endpoint).await?;
         let entry = AuditEntry {
             at: self.now(),
@@ -494,8 +522,50 @@ impl Turn {
         Ok(())
     }
 
+    /// Where the mailbox is to be: the same for the whole move once its contents have begun to be copied.
+    pub(super) async fn new_place(&self) -> Result<Place, Trouble> {
+        let platforms = &self.target.inner.platforms;
+        let platform = platforms.default_platform()?.to_owned();
+        let recipient = self.recipient().await?;
+        let exchange_guid = self.exchange_guid()?;
+        let refused = |text: String| Trouble::of(Problem::new(ErrorId::MailboxPlatform, text, ""), Retry::Never);
+        let primary = recipient
+            .primary_smtp_address()
+            .ok_or_else(|| refused(format!("'{}' has no primary address.", recipient.name)))?;
+        let new = NewMailbox {
+            tenant: self.user.tenant,
+            alias: &recipient.alias,
+            primary,
+            exchange_guid,
+        };
+        let location = platforms.new_location(&platform, &new, Some(self.user.id)).await?;
+        if platforms.driver(&platform)? == Driver::Imap {
+            let mut tx = self.target.inner.store.read().await?;
+            let taken = tx.mailbox_at(&platform, &location).await?;
+            if taken.is_some_and(|(_, id)| id != recipient.id) {
+                return Err(refused(format!(
+                    "The account '{location}' is the place of another mailbox."
+                )));
+            }
+            if !tx.territory(self.user.tenant).await?.holds_account(&location) {
+                return Err(refused(Territory::not_his_account(&location)));
+            }
+        }
+        Ok(Place {
+            exchange_guid,
+            platform,
+            location,
+        })
+    }
+
+    /// The hidden contents of this move.
+    pub(super) async fn staging(&self) -> Result<Arc<dyn Mailbox>, Trouble> {
+        let place = self.new_place().await?;
+        Ok(self.target.inner.platforms.staging(&place, self.user.id).await?)
+    }
+
     /// Opens the mailbox at the source: the gate is walked, and both sides are compared.
-    pub(super) async fn open_source(&self, connected: &Connected, mailbox: MailboxRef) -> Result<(), Trouble> {
+    pub(super) async fn open_source(&self, connected: &Connected, mailbox: MailboxRef) -> Result<OpenAnswer, Trouble> {
         if self.recipient().await?.exchange_guid() != Some(mailbox.exchange_guid) {
             return Err(guid_changed(&self.user.email_address));
         }
@@ -503,7 +573,7 @@ impl Turn {
         let facts = source_facts(&answer).map_err(|p| Trouble::of(p, Retry::Never))?;
         let problems = pair_problems(&self.recipient().await?, &facts);
         if problems.is_empty() {
-            Ok(())
+            Ok(answer)
         } else {
             Err(Trouble::Problems {
                 problems,
@@ -529,6 +599,7 @@ impl Turn {
             spool: inner.settings.spool.join(self.user.id.to_string()),
             given_uids: true,
             read_back: inner.settings.read_back,
+            live_target: self.imap.is_some(),
             progress,
             lease: Arc::new(move || lease.holds()),
             cancel: Arc::clone(&self.lease.cancel),
@@ -537,17 +608,10 @@ impl Turn {
     }
 
     async fn sync(&mut self, kind: PassKind) -> Result<Next, Trouble> {
-        let (connected, mailbox) = self.connect().await?;
-        self.open_source(&connected, mailbox).await?;
-        self.event(UserEvent::SyncBegins)?;
-        self.user.waiting_for.clear();
-        self.user.problems.clear();
-        self.save("target.sync_begins").await?;
-        let platform = self.target.inner.platforms.default_platform()?.to_owned();
-        let staging = self.target.inner.platforms.staging(&platform, self.user.id).await?;
-        let link = connected.proxy.link(mailbox);
-        self.pass(link, staging, kind).await?;
-        self.user.figures.bytes_on_wire += connected.proxy.traffic().octets_received;
+        match self.imap.clone() {
+            Some(endpoint) => self.direct_sync(&endpoint, kind).await?,
+            None => self.remote_sync(kind).await?,
+        }
         self.event(UserEvent::SyncEnds)?;
         let now = self.now();
         self.user.last_sync = Some(now);
@@ -558,6 +622,25 @@ impl Turn {
         tx.move_clear_sync_now(&self.user).await?;
         tx.commit("target.sync_ends").await?;
         Ok(Next::Again)
+    }
+
+    async fn remote_sync(&mut self, kind: PassKind) -> Result<(), Trouble> {
+        let (connected, mailbox) = self.connect().await?;
+        self.open_source(&connected, mailbox).await?;
+        self.sync_begins().await?;
+        let staging = self.staging().await?;
+        let link = connected.proxy.link(mailbox);
+        self.pass(link, staging, kind).await?;
+        self.user.figures.bytes_on_wire += connected.proxy.traffic().octets_received;
+        Ok(())
+    }
+
+    /// The source was reached and nothing stands in the way.
+    pub(super) async fn sync_begins(&mut self) -> Result<(), Trouble> {
+        self.event(UserEvent::SyncBegins)?;
+        self.user.waiting_for.clear();
+        self.user.problems.clear();
+        Ok(self.save("target.sync_begins").await?)
     }
 
     /// One pass, with its figures shown while it runs.
@@ -636,7 +719,8 @@ impl Turn {
             .await?
             .is_some_and(|a| a.decided.is_some() && a.platform.is_some());
         drop(tx);
-        if !decided {
+        // What was copied from an IMAP server lies in the mailbox itself, and stays there.
+        if !decided && self.imap.is_none() {
             let platform = inner.platforms.default_platform()?.to_owned();
             inner.platforms.remove_staging(&platform, self.user.id).await?;
         }

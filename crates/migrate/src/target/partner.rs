@@ -50,6 +50,15 @@ pub trait Partner: Send + Sync {
     /// A tenant found without consent is [`PartnerError`] with id `ApplicationNotConsented`.
     async fn connect(&self, address: &PartnerAddress, correlation: CorrelationId) -> Result<Connected, PartnerError>;
 
+    /// As [`Partner::connect`], but nothing is used that an earlier mover found: what a test of availability must ask.
+    async fn connect_anew(
+        &self,
+        address: &PartnerAddress,
+        correlation: CorrelationId,
+    ) -> Result<Connected, PartnerError> {
+        self.connect(address, correlation).await
+    }
+
     /// Finds the source tenant only: no token, no consent needed.
     async fn find_tenant(&self, address: &PartnerAddress, correlation: CorrelationId)
     -> Result<TenantId, PartnerError>;

@@ -190,6 +190,7 @@ impl Target {
             target: self.clone(),
             user,
             batch,
+            imap: None,
             lease,
         };
         let outcome = turn.run().await;

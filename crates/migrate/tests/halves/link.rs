@@ -187,12 +187,13 @@ impl SourceLink for Link {
         Ok(answer.folders.into_iter().map(Folder::from).collect())
     }
 
-    async fn listing(&self, folder: &FolderPath, token: Option<&[u8]>, _fresh: bool) -> Result<OctetStream, LinkError> {
+    async fn listing(&self, folder: &FolderPath, token: Option<&[u8]>, fresh: bool) -> Result<OctetStream, LinkError> {
         assert!(token.is_none(), "a Maildir gives no tokens");
         let ctx = self.proxy.context(self.mailbox, self.attempt);
         let request = ListingRequest {
             folder: folder.0.clone(),
             token: None,
+            fresh,
         };
         self.proxy
             .source

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use rehome_domain::{
     address::{DomainName, LegacyExchangeDn},
     consent::{PinnedKeys, ROLE_MAILBOX_MIGRATION, ServicePrincipal},
-    endpoint::MigrationEndpoint,
+    endpoint::{EndpointKind, MigrationEndpoint, RemoteMove},
     error_id::Problem,
     gate::Caller,
     id::{
@@ -25,7 +25,7 @@ use rehome_migrate::{
     source::{OutcomeAsker, Source, SourceSettings, VerbContext},
     target::{Target, TargetSettings, control},
 };
-use rehome_platform::{Driver, Place, PlatformConfig, Platforms};
+use rehome_platform::{Place, PlatformConfig, Platforms};
 use rehome_routing::{Route, Routing, RoutingSettings, Timeouts, TlsPolicy};
 use rehome_store::{Store, Tx};
 use std::{
@@ -67,11 +67,11 @@ pub struct World {
 
 fn platforms(folder: &Path) -> Platforms {
     std::fs::create_dir_all(folder).unwrap();
-    let config = PlatformConfig {
-        driver: Driver::Maildir,
+    let config = PlatformConfig::Maildir {
         root: folder.to_owned(),
     };
-    Platforms::new(BTreeMap::from([("mail".to_owned(), config)]), None).unwrap()
+    let state = folder.join(".state");
+    Platforms::new(BTreeMap::from([("mail".to_owned(), config)]), None, &state).unwrap()
 }
 
 fn routing(folder: &Path, store: &Store, platforms: &Platforms, name: &str, other: (&str, u16)) -> Routing {
@@ -369,11 +369,13 @@ impl World {
             id,
             tenant,
             name: "contoso".into(),
+            kind: EndpointKind::ExchangeRemoteMove(RemoteMove {
+                remote_tenant: "contoso.example".into(),
+                remote_tenant_id: None,
+                application_id: ApplicationId::from_u128(11),
+            }),
             remote_server: "contoso.example".into(),
-            remote_tenant: "contoso.example".into(),
-            remote_tenant_id: None,
-            application_id: ApplicationId::from_u128(11),
-            sealed_secret: target.seal_secret(tenant, id, &"secret".to_owned().into()).unwrap(),
+            sealed_secret: Some(target.seal_secret(tenant, id, &"secret".to_owned().into()).unwrap()),
             max_concurrent_migrations: None,
             max_concurrent_incremental_syncs: None,
         };
@@ -389,12 +391,13 @@ impl World {
             tenant: self.target_tenant,
             name: "wave 1".into(),
             endpoint: EndpointId::from_u128(41),
-            target_delivery_domain: "fabrikam.example".parse().unwrap(),
+            target_delivery_domain: Some("fabrikam.example".parse().unwrap()),
             addresses: vec!["user1@fabrikam.example".into()],
             auto_start,
             auto_complete: false,
             complete_after: None,
             start_after: None,
+            accept_unlocked: false,
             submitted_by: "admin".into(),
         };
         let mut tx = self.target_store.write().await.unwrap();
@@ -477,7 +480,10 @@ impl World {
         for folder in mailbox.folders().await.unwrap() {
             let listing = mailbox.list(&folder.path, None).await.unwrap();
             let uids: Vec<_> = listing.items.iter().map(|i| i.uid).collect();
-            let mut events = mailbox.read(&folder.path, &uids).await.unwrap();
+            let mut events = mailbox
+                .read(rehome_mailbox::FolderRef::any(&folder.path), &uids)
+                .await
+                .unwrap();
             while let Some(event) = events.next().await {
                 match event.unwrap() {
                     ReadEvent::Item(_) => all.push(Vec::new()),

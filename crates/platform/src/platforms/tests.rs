@@ -1,4 +1,7 @@
 use super::*;
+use crate::maildir::OWN;
+use rehome_domain::id::TenantId;
+use rehome_mailbox::{FolderPath, NewFolder};
 use rehome_mailbox::{Retry, maildir::place::LockError};
 use std::time::Duration;
 
@@ -6,59 +9,63 @@ const MOVE: MoveId = MoveId::from_u128(7);
 const GUID: ExchangeGuid = ExchangeGuid::from_u128(0x1234_5678 << 96);
 
 fn one(root: &Path) -> Platforms {
-    let config = PlatformConfig {
-        driver: Driver::Maildir,
-        root: root.to_owned(),
-    };
-    Platforms::new(BTreeMap::from([("local".to_owned(), config)]), None).unwrap()
+    let config = PlatformConfig::Maildir { root: root.to_owned() };
+    Platforms::new(
+        BTreeMap::from([("local".to_owned(), config)]),
+        None,
+        &root.join("state"),
+    )
+    .unwrap()
+}
+
+fn location(tenant: u128) -> String {
+    MaildirPlatform::new_location(&NewMailbox {
+        tenant: TenantId::from_u128(tenant),
+        alias: "Press/B",
+        primary: &"press@contoso.example".parse().unwrap(),
+        exchange_guid: GUID,
+    })
 }
 
 fn place() -> Place {
-    let location = Platforms::new_location(TenantId::from_u128(1), "Anna/B", GUID);
     Place {
         exchange_guid: GUID,
         platform: "local".to_owned(),
-        location,
+        location: location(1),
     }
 }
 
 #[test]
 fn which_is_the_default() {
-    let config = |root: &str| PlatformConfig {
-        driver: Driver::Maildir,
-        root: root.into(),
-    };
+    let config = |root: &str| PlatformConfig::Maildir { root: root.into() };
+    let new = |platforms, default| Platforms::new(platforms, default, Path::new("/nowhere"));
     let two = || BTreeMap::from([("a".to_owned(), config("/a")), ("b".to_owned(), config("/b"))]);
+    assert_eq!(new(two(), Some("b")).unwrap().default_platform().unwrap(), "b");
+    assert_eq!(new(two(), None).unwrap_err(), PlatformConfigError::NoDefault);
     assert_eq!(
-        Platforms::new(two(), Some("b")).unwrap().default_platform().unwrap(),
-        "b"
-    );
-    assert_eq!(Platforms::new(two(), None).unwrap_err(), PlatformConfigError::NoDefault);
-    assert_eq!(
-        Platforms::new(two(), Some("c")).unwrap_err(),
+        new(two(), Some("c")).unwrap_err(),
         PlatformConfigError::UnknownDefault("c".into())
     );
-    let none = Platforms::new(BTreeMap::new(), None).unwrap();
+    let none = new(BTreeMap::new(), None).unwrap();
     assert!(matches!(none.default_platform(), Err(PlatformError::NoPlatform)));
     let relative = BTreeMap::from([("a".to_owned(), config("a"))]);
     assert!(matches!(
-        Platforms::new(relative, None),
+        new(relative, None),
         Err(PlatformConfigError::RelativeRoot { .. })
     ));
 }
 
 #[test]
 fn new_locations_name_the_tenant() {
-    let of = |tenant| Platforms::new_location(TenantId::from_u128(tenant), "Anna/B", GUID);
-    assert_eq!(of(1), "00000000-0000-0000-0000-000000000001/anna_b-12345678");
-    assert_ne!(of(1), of(2));
+    assert_eq!(location(1), "00000000-0000-0000-0000-000000000001/press_b-12345678");
+    assert_ne!(location(1), location(2));
 }
 
 #[tokio::test]
 async fn hidden_then_shown_then_closed() {
     let root = tempfile::tempdir().unwrap();
     let (platforms, place) = (one(root.path()), place());
-    let hidden = platforms.staging("local", MOVE).await.unwrap();
+    let hidden = platforms.staging(&place, MOVE).await.unwrap();
     hidden
         .create_folder(&FolderPath::inbox(), &NewFolder::default())
         .await
@@ -98,7 +105,7 @@ async fn two_mailboxes_never_share_a_place() {
     for _ in 0..2 {
         platforms.create(&place).await.unwrap();
     }
-    platforms.staging("local", MOVE).await.unwrap();
+    platforms.staging(&place, MOVE).await.unwrap();
     let refused = platforms.show(&place, MOVE).await.unwrap_err();
     assert_eq!(refused.retry(), Retry::Never);
     for _ in 0..2 {
@@ -129,7 +136,7 @@ async fn deliveries_and_drain() {
 async fn orphans_and_inspection() {
     let root = tempfile::tempdir().unwrap();
     let platforms = one(root.path());
-    for location in ["anna", "contoso.example/box", "contoso.example/other"] {
+    for location in ["press", "contoso.example/box", "contoso.example/other"] {
         let place = Place {
             exchange_guid: GUID,
             platform: "local".into(),
@@ -137,20 +144,20 @@ async fn orphans_and_inspection() {
         };
         platforms.create(&place).await.unwrap();
     }
-    platforms.staging("local", MOVE).await.unwrap();
+    platforms.staging(&place(), MOVE).await.unwrap();
     std::fs::create_dir(root.path().join("empty")).unwrap();
     let known = BTreeSet::from(["contoso.example/box".to_owned()]);
     assert_eq!(
         platforms.orphans("local", known).await.unwrap(),
-        ["anna", "contoso.example/other"]
+        ["contoso.example/other", "press"]
     );
-    let inspection = platforms.inspect("local", "anna").await.unwrap();
-    assert!(inspection.is_maildir);
-    assert!(!platforms.inspect("local", "empty").await.unwrap().is_maildir);
-    assert!(platforms.inspect("local", "../anna").await.is_err());
+    let inspection = platforms.inspect("local", "press").await.unwrap();
+    assert!(inspection.is_mailbox);
+    assert!(!platforms.inspect("local", "empty").await.unwrap().is_mailbox);
+    assert!(platforms.inspect("local", "../press").await.is_err());
     assert!(platforms.inspect("local", "nobody").await.is_err());
     assert!(matches!(
-        platforms.inspect("else", "anna").await,
+        platforms.inspect("else", "press").await,
         Err(PlatformError::UnknownPlatform { .. })
     ));
 }
@@ -165,7 +172,7 @@ async fn a_missing_root_is_not_made() {
         Err(PlatformError::Root { .. })
     ));
     assert!(matches!(
-        platforms.staging("local", MOVE).await,
+        platforms.staging(&place(), MOVE).await,
         Err(PlatformError::Root { .. })
     ));
     assert!(!root.exists());
@@ -176,6 +183,6 @@ async fn our_own_folder_may_not_be_a_link() {
     let root = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(outside.path(), root.path().join(OWN)).unwrap();
-    assert!(one(root.path()).staging("local", MOVE).await.is_err());
+    assert!(one(root.path()).staging(&place(), MOVE).await.is_err());
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
 }

@@ -90,6 +90,7 @@ mod tests {
             subscribed: false,
             selectable: true,
             status: None,
+            mailbox_id: None,
         }
     }
 

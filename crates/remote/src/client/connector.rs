@@ -21,7 +21,9 @@ use tokio::time::timeout;
 /// Receive window of one stream, octets (the design's 8 MiB).
 pub const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 /// Streams that one connection carries at once; its window is the sum of theirs.
-pub const STREAMS_PER_CONNECTION: u32 = 4;
+pub const STREAMS_PER_CONNECTION: u32 = 8;
+/// Largest frame taken, octets: the pieces that streams are sent in fit into one.
+const FRAME: u32 = 256 * 1024;
 
 /// How connections to others are made; set by the operator, never by a tenant.
 #[derive(Clone)]
@@ -288,6 +290,7 @@ impl HttpsConnector {
                     .timer(TokioTimer::new())
                     .initial_stream_window_size(STREAM_WINDOW)
                     .initial_connection_window_size(STREAM_WINDOW * STREAMS_PER_CONNECTION)
+                    .max_frame_size(FRAME)
                     .max_header_list_size(32 * 1024)
                     // A peer that vanished without a word is noticed within 40 s.
                     .keep_alive_interval(Duration::from_secs(20))

@@ -2,14 +2,16 @@
 
 use super::connector::{ConnectError, Connection, HttpsConnector, RequestBody, STREAMS_PER_CONNECTION};
 use super::origin::{Origin, OriginError};
+use crate::compression::{self, Decompressor, ZSTD};
+use crate::pace::{Link, OnLink};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -17,6 +19,11 @@ use url::Url;
 
 /// A stream without progress for so long is cancelled.
 pub(crate) const STREAM_STALL: Duration = Duration::from_secs(60);
+/// How long the head of a stream's answer is waited for while other streams of its connection get on: at the source they
+/// may hold what it needs.
+const QUEUED: Duration = Duration::from_secs(600);
+/// Streams of listings that are open at once.
+const LISTINGS: usize = 16;
 /// Octets that are progress.
 const PROGRESS: usize = 1024;
 
@@ -129,6 +136,16 @@ impl Call {
             headers: HeaderMap::new(),
             body: Bytes::new(),
         }
+    }
+
+    /// Offers to take a compressed answer.
+    pub(crate) fn take_zstd(&mut self) {
+        self.headers
+            .insert(header::ACCEPT_ENCODING, HeaderValue::from_static(ZSTD));
+    }
+
+    fn takes_zstd(&self) -> bool {
+        compression::is_offered(&self.headers)
     }
 
     pub(crate) fn post(url: Url, media_type: &'static str, body: impl Into<Bytes>) -> Self {
@@ -246,26 +263,86 @@ async fn read_whole(server: &str, response: Response<Incoming>, limit: usize) ->
     })
 }
 
+/// Whether an answer is compressed; only where that was offered.
+fn is_compressed(server: &str, call: &Call, headers: &HeaderMap) -> Result<bool, TransportError> {
+    match headers.get(header::CONTENT_ENCODING) {
+        None => Ok(false),
+        Some(coding) if call.takes_zstd() && coding.as_bytes().eq_ignore_ascii_case(ZSTD.as_bytes()) => Ok(true),
+        Some(coding) => Err(TransportError::Unexpected {
+            server: server.to_owned(),
+            what: format!("the answer is coded as {coding:?}, which was not asked for"),
+        }),
+    }
+}
+
+fn not_zstd(server: &str, error: &std::io::Error) -> TransportError {
+    TransportError::Unexpected {
+        server: server.to_owned(),
+        what: format!("the answer cannot be decompressed: {error}"),
+    }
+}
+
 /// One kept HTTP/2 connection to one origin, opened when needed and again when it has broken.
 pub(crate) struct Lane {
     connector: HttpsConnector,
     origin: Origin,
     sender: Mutex<Option<http2::SendRequest<RequestBody>>>,
+    /// Streams of contents.
     streams: Arc<Semaphore>,
+    /// How many of them may be open at once.
+    allowed: std::sync::Mutex<usize>,
+    /// Other streams, which hold nothing at the source while they are read.
+    listings: Arc<Semaphore>,
+    progress: Arc<Progress>,
+    link: Arc<Link>,
     octets: Arc<AtomicU64>,
+}
+
+/// When a stream of a lane got on last.
+struct Progress(std::sync::Mutex<Instant>);
+
+impl Progress {
+    fn made(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn since(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
 }
 
 impl Lane {
     /// A lane that adds the octets it receives to `octets`: all of the connection's, framing and TLS included.
     pub(crate) fn counted(connector: HttpsConnector, origin: Origin, octets: Arc<AtomicU64>) -> Self {
-        let streams = Arc::new(Semaphore::new(STREAMS_PER_CONNECTION as usize));
+        let most = STREAMS_PER_CONNECTION as usize;
         Self {
             connector,
             origin,
             sender: Mutex::new(None),
-            streams,
+            streams: Arc::new(Semaphore::new(most)),
+            allowed: std::sync::Mutex::new(most),
+            listings: Arc::new(Semaphore::new(LISTINGS)),
+            progress: Arc::new(Progress(std::sync::Mutex::new(Instant::now()))),
+            link: Arc::default(),
             octets,
         }
+    }
+
+    /// How many streams of contents are open at once from now on: 1 to [`STREAMS_PER_CONNECTION`]. Those that are open stay.
+    pub(crate) fn allow_streams(&self, wanted: usize) {
+        let wanted = wanted.clamp(1, STREAMS_PER_CONNECTION as usize);
+        let mut allowed = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted >= *allowed {
+            self.streams.add_permits(wanted - *allowed);
+            *allowed = wanted;
+        } else {
+            *allowed -= self.streams.forget_permits(*allowed - wanted);
+        }
+    }
+
+    /// Whether the last long stream waited for the link most of its time, so that compressing may help.
+    pub(crate) fn is_narrow(&self) -> bool {
+        self.link.is_narrow()
     }
 
     /// Lets go of the connection; the next request opens a new one. Streams that still run on the old one go on.
@@ -316,7 +393,15 @@ impl Lane {
         let work = async {
             let response = self.send(call, bounds.time).await?;
             self.refuse_redirect(response.status())?;
-            read_whole(&self.server(), response, bounds.octets).await
+            let server = self.server();
+            let compressed = is_compressed(&server, call, response.headers())?;
+            let mut answer = read_whole(&server, response, bounds.octets).await?;
+            if compressed {
+                let limit = bounds.octets;
+                let undone = compression::undo_whole(answer.body, limit).map_err(|error| not_zstd(&server, &error))?;
+                answer.body = undone.ok_or(TransportError::TooLong { server, limit })?;
+            }
+            Ok(answer)
         };
         timeout(bounds.time, work).await.map_err(|_| TransportError::Timeout {
             server: self.server(),
@@ -325,25 +410,34 @@ impl Lane {
     }
 
     /// Sends `call`; a good answer's body is streamed, any other is read whole (at most 64 KiB).
-    pub(crate) async fn stream(&self, call: &Call) -> Result<Streamed, TransportError> {
-        let permit = timeout(STREAM_STALL, Arc::clone(&self.streams).acquire_owned())
-            .await
-            .ok()
-            .and_then(Result::ok)
-            .ok_or_else(|| TransportError::Timeout {
-                server: self.server(),
-                seconds: STREAM_STALL.as_secs(),
-            })?;
-        let response = self.send(call, STREAM_STALL).await?;
+    pub(crate) async fn stream(&self, call: &Call, kind: StreamKind) -> Result<Streamed, TransportError> {
+        let places = match kind {
+            StreamKind::Contents => &self.streams,
+            StreamKind::Listing => &self.listings,
+        };
+        // As long as the streams before it take; each of them ends, or is given up when it gets nowhere.
+        let permit = Arc::clone(places).acquire_owned().await;
+        let permit = permit.map_err(|_| self.stalled())?;
+        let response = self.head(call).await?;
         self.refuse_redirect(response.status())?;
         if response.status().is_success() {
             let (parts, body) = response.into_parts();
+            let server = self.server();
+            let mut on_link = self.link.begin();
+            let mut undo = None;
+            if is_compressed(&server, call, &parts.headers)? {
+                on_link.compressed = true;
+                undo = Some(Decompressor::new().map_err(|error| not_zstd(&server, &error))?);
+            }
             return Ok(Streamed::Body {
                 headers: parts.headers,
                 body: AnswerBody {
-                    server: self.server(),
+                    server,
                     body,
                     pace: Pace::new(),
+                    undo,
+                    on_link,
+                    progress: Arc::clone(&self.progress),
                     _permit: permit,
                 },
             });
@@ -357,6 +451,26 @@ impl Lane {
         Ok(Streamed::Refused(refused))
     }
 
+    /// The head of a stream's answer.
+    async fn head(&self, call: &Call) -> Result<Response<Incoming>, TransportError> {
+        let begun = Instant::now();
+        let mut sent = std::pin::pin!(self.send(call, QUEUED));
+        loop {
+            match timeout(STREAM_STALL, sent.as_mut()).await {
+                Ok(response) => return response,
+                Err(_) if self.progress.since() < STREAM_STALL && begun.elapsed() < QUEUED => {}
+                Err(_) => return Err(self.stalled()),
+            }
+        }
+    }
+
+    fn stalled(&self) -> TransportError {
+        TransportError::Timeout {
+            server: self.server(),
+            seconds: STREAM_STALL.as_secs(),
+        }
+    }
+
     fn refuse_redirect(&self, status: StatusCode) -> Result<(), TransportError> {
         if status.is_redirection() {
             Err(TransportError::Redirect {
@@ -367,6 +481,15 @@ impl Lane {
             Ok(())
         }
     }
+}
+
+/// What a stream carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    /// Items with their octets.
+    Contents,
+    /// What a folder holds.
+    Listing,
 }
 
 /// The answer to a request for a stream.
@@ -387,6 +510,9 @@ pub(crate) struct AnswerBody {
     server: String,
     body: Incoming,
     pace: Pace,
+    undo: Option<Decompressor>,
+    on_link: OnLink,
+    progress: Arc<Progress>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -394,6 +520,26 @@ impl AnswerBody {
     /// The next octets; none at the end. At most one stream window is buffered ahead of the caller. A stream that brings
     /// less than 1 KiB in 60 s of waiting is given up.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, TransportError> {
+        loop {
+            if let Some(undo) = &mut self.undo
+                && let Some(octets) = undo.next().map_err(|error| not_zstd(&self.server, &error))?
+            {
+                return Ok(Some(octets));
+            }
+            let data = self.arriving().await?;
+            match (data, &mut self.undo) {
+                (None, Some(undo)) => {
+                    undo.finish().map_err(|error| not_zstd(&self.server, &error))?;
+                    return Ok(None);
+                }
+                (Some(data), Some(undo)) => undo.push(data),
+                (data, None) => return Ok(data),
+            }
+        }
+    }
+
+    /// The next octets as they arrive, never none of them; none at the end.
+    async fn arriving(&mut self) -> Result<Option<Bytes>, TransportError> {
         loop {
             let asked = Instant::now();
             let frame = timeout(self.pace.left, self.body.frame())
@@ -412,8 +558,12 @@ impl AnswerBody {
                 }
                 Some(Ok(frame)) => {
                     let data = frame.into_data().unwrap_or_default();
-                    self.pace.took(asked.elapsed(), data.len());
+                    let waited = asked.elapsed();
+                    self.pace.took(waited, data.len());
+                    self.on_link.waited += waited;
+                    self.on_link.octets += data.len() as u64;
                     if !data.is_empty() {
+                        self.progress.made();
                         return Ok(Some(data));
                     }
                 }

@@ -2,9 +2,11 @@
 
 mod admin;
 mod believed;
+mod client_credentials;
 mod connector;
 mod exchange;
 mod fetch;
+mod known;
 mod origin;
 mod partner;
 mod proxy;
@@ -12,6 +14,7 @@ mod proxy;
 pub use admin::{
     AdminClient, AdminError, AdminRefusal, ConsentAnswer, ConsentPermission, ConsentQuestion, Invoked, Session,
 };
+pub use client_credentials::{ClientToken, ClientTokenError, OAuthClient};
 pub use connector::{ConnectError, ConnectorSettings, HttpsConnector, STREAM_WINDOW, STREAMS_PER_CONNECTION};
 pub use exchange::{Answer, TransportError};
 pub use fetch::{Fetcher, FindError};
@@ -19,7 +22,7 @@ pub use origin::{Origin, OriginError, is_public};
 pub use partner::PartnerClient;
 
 #[cfg(test)]
-pub(crate) use exchange::{Bounds, Call, Lane, Streamed, once, once_without_redirect};
+pub(crate) use exchange::{Bounds, Call, Lane, StreamKind, Streamed, once, once_without_redirect};
 
 /// An error with its causes, in one line. Texts that repeat their cause are not said twice.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

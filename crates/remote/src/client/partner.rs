@@ -3,6 +3,7 @@
 use super::connector::{ConnectError, HttpsConnector};
 use super::exchange::{Bounds, Call, TransportError, once_without_redirect};
 use super::fetch::{Fetcher, FindError};
+use super::known::{Known, KnownPartners};
 use super::origin::Origin;
 use super::proxy::ProxyClient;
 use async_trait::async_trait;
@@ -33,6 +34,7 @@ pub struct PartnerClient {
     fetcher: Fetcher,
     identity: Identity,
     clock: Clock,
+    known: KnownPartners,
 }
 
 impl PartnerClient {
@@ -43,7 +45,12 @@ impl PartnerClient {
             fetcher: Fetcher::new(connector),
             identity,
             clock,
+            known: KnownPartners::default(),
         }
+    }
+
+    pub(super) fn connector(&self) -> &HttpsConnector {
+        self.fetcher.connector()
     }
 
     /// Finds the tenant and checks that it is the one found earlier.
@@ -91,8 +98,22 @@ impl PartnerClient {
 #[async_trait]
 impl Partner for PartnerClient {
     async fn connect(&self, address: &PartnerAddress, correlation: CorrelationId) -> Result<Connected, PartnerError> {
+        // What our own authority says is asked every time: it costs no round trip.
+        if let Some(known) = self.known.get(address)
+            && known.tokens.still_allowed(correlation).await.is_ok()
+            && known.tokens.token(correlation).await.is_ok()
+        {
+            return Ok(connected(known, true));
+        }
+        self.connect_anew(address, correlation).await
+    }
+
+    async fn connect_anew(
+        &self,
+        address: &PartnerAddress,
+        correlation: CorrelationId,
+    ) -> Result<Connected, PartnerError> {
         let authority = self.authority(address, correlation).await?;
-        let tenant = authority.tenant_id;
         let endpoint = authority.mrs_endpoint.clone();
         let origin = Origin::parse(&endpoint).map_err(|error| PartnerError {
             problem: Problem::new(ErrorId::MigrationServerConnectionFailed, error.to_string(), ""),
@@ -107,11 +128,9 @@ impl Partner for PartnerClient {
         };
         // A refusal belongs here and not into the first verb.
         tokens.token(correlation).await?;
-        let proxy = ProxyClient::new(self.fetcher.connector(), &origin, endpoint, tokens);
-        Ok(Connected {
-            tenant,
-            proxy: Arc::new(proxy),
-        })
+        let known = Arc::new(Known::new(tokens, endpoint, origin));
+        self.known.put(address, &known);
+        Ok(connected(known, false))
     }
 
     async fn find_tenant(
@@ -120,6 +139,13 @@ impl Partner for PartnerClient {
         correlation: CorrelationId,
     ) -> Result<TenantId, PartnerError> {
         Ok(self.authority(address, correlation).await?.tenant_id)
+    }
+}
+
+fn connected(known: Arc<Known>, before: bool) -> Connected {
+    Connected {
+        tenant: known.tokens.authority.tenant_id,
+        proxy: Arc::new(ProxyClient::new(known, before)),
     }
 }
 
@@ -143,6 +169,23 @@ impl TokenSource {
         }
         let token = self.obtain(correlation).await?;
         Ok(cached.insert(token).token.clone())
+    }
+
+    /// Finds the partner and obtains a token as if for the first time: why a refusal came, where that shows it.
+    pub(super) async fn prove(&self, correlation: CorrelationId) -> Result<(), PartnerError> {
+        self.partner.authority(&self.address, correlation).await?;
+        *self.cached.lock().await = None;
+        self.token(correlation).await?;
+        Ok(())
+    }
+
+    /// Whether our own authority would speak for the application now.
+    async fn still_allowed(&self, correlation: CorrelationId) -> Result<(), PartnerError> {
+        self.form(correlation).await.map(|_| ())
+    }
+
+    pub(super) fn connector(&self) -> &HttpsConnector {
+        self.partner.connector()
     }
 
     /// Forgets a token that the source does not take any more; not a newer one.

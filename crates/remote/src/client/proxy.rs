@@ -1,10 +1,9 @@
 //! The source's MRS proxy, asked by a mover: control verbs on one connection, streams on another.
 
 use super::believed::{Believed, late_items};
-use super::connector::HttpsConnector;
-use super::exchange::{Answer, Bounds, Call, Lane, Streamed, TransportError};
-use super::origin::Origin;
-use super::partner::{TokenSource, transport_problem};
+use super::exchange::{Answer, Bounds, Call, Lane, StreamKind, Streamed, TransportError};
+use super::known::{Known, Lanes};
+use super::partner::transport_problem;
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::StreamExt;
@@ -22,8 +21,9 @@ use rehome_wire::uid_set::UidSet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Time for one control verb; Prepare tries the routing address meanwhile.
@@ -37,12 +37,22 @@ const MOVE_HEADER: HeaderName = HeaderName::from_static("rehome-move-id");
 pub(super) struct ProxyClient(Arc<Inner>);
 
 struct Inner {
-    endpoint: String,
-    tokens: TokenSource,
-    control: Lane,
-    streams: Lane,
+    known: Arc<Known>,
+    /// Given back when this is dropped.
+    lanes: Option<Lanes>,
     octets: Arc<AtomicU64>,
+    octets_before: u64,
     requests: AtomicU64,
+    /// What is known comes from an earlier mover, and no refusal was looked into yet.
+    unproven: AtomicBool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(lanes) = self.lanes.take() {
+            self.known.keep(lanes);
+        }
+    }
 }
 
 /// Why a verb was not answered as asked.
@@ -85,46 +95,89 @@ fn link_reach(id: ErrorId, retry: Retry) -> (ErrorScope, Retry) {
 }
 
 impl ProxyClient {
-    pub(super) fn new(connector: &HttpsConnector, origin: &Origin, endpoint: String, tokens: TokenSource) -> Self {
-        let octets = Arc::new(AtomicU64::new(0));
-        let lane = || Lane::counted(connector.clone(), origin.clone(), Arc::clone(&octets));
+    /// A proxy on connections of its own. `before` says that the partner was found for an earlier mover: a refusal may then
+    /// come of what has changed since.
+    pub(super) fn new(known: Arc<Known>, before: bool) -> Self {
+        let lanes = known.lanes(known.tokens.connector());
+        let octets = Arc::clone(&lanes.octets);
         Self(Arc::new(Inner {
-            endpoint,
-            tokens,
-            control: lane(),
-            streams: lane(),
-            octets: Arc::clone(&octets),
+            known,
+            lanes: Some(lanes),
+            octets_before: octets.load(Ordering::Relaxed),
+            octets,
             requests: AtomicU64::new(0),
+            unproven: AtomicBool::new(before),
         }))
     }
 }
 
 impl Inner {
+    fn control(&self) -> &Lane {
+        &self
+            .lanes
+            .as_ref()
+            .expect("the connections are there until this is dropped")
+            .control
+    }
+
+    fn streams(&self) -> &Lane {
+        &self
+            .lanes
+            .as_ref()
+            .expect("the connections are there until this is dropped")
+            .streams
+    }
+
+    /// Looks into a refusal: where the partner was found for an earlier mover, he may be another one now, or take our
+    /// application no more, which its authority tells better. True when all is as it was, so that asking again may help.
+    async fn is_as_before(&self, refusal: &Failure) -> Result<bool, Failure> {
+        if refusal.retry != Retry::Never || !self.unproven.swap(false, Ordering::Relaxed) {
+            return Ok(false);
+        }
+        self.known.doubt();
+        let proven = self.known.tokens.prove(refusal.correlation).await;
+        proven.map(|()| true).map_err(|error| Failure {
+            problem: error.problem,
+            retry: error.retry,
+            correlation: error.correlation.unwrap_or(refusal.correlation),
+        })
+    }
+
     /// A request for a verb with a token and a fresh proof.
     async fn call<T: Serialize + Sync>(
         &self,
         mailbox: MailboxRef,
         verb: &str,
         body: &T,
+        zstd: bool,
     ) -> Result<(Call, SecretString), Failure> {
         let failed = |id: ErrorId, message: String| Failure {
             problem: Problem::new(id, message, ""),
             retry: Retry::Never,
             correlation: mailbox.correlation,
         };
-        let token = self.tokens.token(mailbox.correlation).await.map_err(|error| Failure {
-            problem: error.problem,
-            retry: error.retry,
-            correlation: mailbox.correlation,
-        })?;
-        let text = format!("{}/mailboxes/{}/{verb}", self.endpoint, mailbox.exchange_guid);
+        let token = self
+            .known
+            .tokens
+            .token(mailbox.correlation)
+            .await
+            .map_err(|error| Failure {
+                problem: error.problem,
+                retry: error.retry,
+                correlation: mailbox.correlation,
+            })?;
+        let text = format!("{}/mailboxes/{}/{verb}", self.known.endpoint, mailbox.exchange_guid);
         let url = url::Url::parse(&text).map_err(|error| failed(ErrorId::Unexpected, format!("{text}: {error}")))?;
         let proof = self
+            .known
             .tokens
             .proof("POST", url.as_str(), Some(&token))
             .map_err(|error| failed(ErrorId::Unexpected, error.to_string()))?;
         let body = serde_json::to_vec(body).map_err(|error| failed(ErrorId::Unexpected, error.to_string()))?;
         let mut call = Call::post(url, "application/json", body);
+        if zstd {
+            call.take_zstd();
+        }
         call.correlate(mailbox.correlation);
         let secret = [
             (header::AUTHORIZATION, format!("DPoP {}", token.expose_secret())),
@@ -164,29 +217,33 @@ impl Inner {
     {
         let mut renewed = false;
         loop {
-            let (call, token) = self.call(mailbox, verb, body).await?;
+            let (call, token) = self.call(mailbox, verb, body, true).await?;
             let bounds = Bounds {
                 time: VERB_TIME,
                 octets: MAX_ANSWER,
             };
             let answer = self
-                .control
+                .control()
                 .whole(&call, bounds)
                 .await
                 .map_err(|error| self.transport(&error, mailbox))?;
             if answer.status == StatusCode::UNAUTHORIZED && !renewed {
                 renewed = true;
-                self.tokens.forget(&token).await;
+                self.known.tokens.forget(&token).await;
                 continue;
             }
             if !answer.status.is_success() {
-                return Err(refusal(&self.control.server(), &answer, mailbox.correlation));
+                let refused = refusal(&self.control().server(), &answer, mailbox.correlation);
+                if self.is_as_before(&refused).await? {
+                    continue;
+                }
+                return Err(refused);
             }
             return serde_json::from_slice(&answer.body).map_err(|error| {
                 let what = format!("the answer to '{verb}' is malformed: {error}");
                 self.transport(
                     &TransportError::Unexpected {
-                        server: self.control.server(),
+                        server: self.control().server(),
                         what,
                     },
                     mailbox,
@@ -202,13 +259,19 @@ impl Inner {
         mailbox: MailboxRef,
         verb: &str,
         body: &T,
+        kind: StreamKind,
     ) -> Result<OctetStream, Failure> {
+        // Listings always shrink; contents are compressed where the link is what they wait for.
+        let zstd = match kind {
+            StreamKind::Listing => true,
+            StreamKind::Contents => self.streams().is_narrow(),
+        };
         let mut renewed = false;
         loop {
-            let (call, token) = self.call(mailbox, verb, body).await?;
+            let (call, token) = self.call(mailbox, verb, body, zstd).await?;
             let answer = match self
-                .streams
-                .stream(&call)
+                .streams()
+                .stream(&call, kind)
                 .await
                 .map_err(|error| self.transport(&error, mailbox))?
             {
@@ -219,7 +282,7 @@ impl Inner {
                         .unwrap_or_default();
                     if media != rehome_wire::frames::MEDIA_TYPE {
                         let what = format!("the answer to '{verb}' has type '{}'", media.escape_debug());
-                        let server = self.streams.server();
+                        let server = self.streams().server();
                         return Err(self.transport(&TransportError::Unexpected { server, what }, mailbox));
                     }
                     return Ok(body
@@ -231,10 +294,13 @@ impl Inner {
             };
             if answer.status == StatusCode::UNAUTHORIZED && !renewed {
                 renewed = true;
-                self.tokens.forget(&token).await;
+                self.known.tokens.forget(&token).await;
                 continue;
             }
-            return Err(refusal(&self.streams.server(), &answer, mailbox.correlation));
+            let refused = refusal(&self.streams().server(), &answer, mailbox.correlation);
+            if !self.is_as_before(&refused).await? {
+                return Err(refused);
+            }
         }
     }
 }
@@ -309,6 +375,7 @@ impl SourceProxy for ProxyClient {
             proxy: Arc::clone(&self.0),
             mailbox,
             attempt: None,
+            beginning: Mutex::default(),
         })
     }
 
@@ -317,6 +384,7 @@ impl SourceProxy for ProxyClient {
             proxy: Arc::clone(&self.0),
             mailbox,
             attempt: Some(attempt),
+            beginning: Mutex::default(),
         })
     }
 
@@ -356,17 +424,32 @@ impl SourceProxy for ProxyClient {
 
     fn traffic(&self) -> Traffic {
         Traffic {
-            octets_received: self.0.octets.load(Ordering::Relaxed),
+            octets_received: self.0.octets.load(Ordering::Relaxed) - self.0.octets_before,
             requests: self.0.requests.load(Ordering::Relaxed),
         }
     }
 }
+
+/// Held while a stream of a folder begins.
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// What the importer pulls through: the same proxy, one mailbox.
 struct Link {
     proxy: Arc<Inner>,
     mailbox: MailboxRef,
     attempt: Option<AttemptId>,
+    /// Folders whose next stream of items begins only after the one before it has begun.
+    beginning: Mutex<HashMap<FolderPath, Turn>>,
+}
+
+impl Link {
+    /// Streams of one folder begin in the order in which they are asked for. The source answers the head of one when its
+    /// platform has begun to give it; a later one must not hold the connection that an earlier one, which is read first,
+    /// still waits for.
+    fn turn(&self, folder: &FolderPath) -> Turn {
+        let mut beginning = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(beginning.entry(folder.clone()).or_default())
+    }
 }
 
 #[async_trait]
@@ -378,6 +461,11 @@ impl SourceLink for Link {
             let request = FoldersRequest { after: folders.len() };
             let page: FoldersAnswer = self.proxy.verb(self.mailbox, "folders", &request).await?;
             let more = page.more && !page.folders.is_empty();
+            if let Some(streams) = page.streams_at_once {
+                // One more for each: it waits at the source, and no round trip passes between two.
+                let streams = usize::try_from(streams).unwrap_or(usize::MAX);
+                self.proxy.streams().allow_streams(streams.saturating_mul(2));
+            }
             believed.page(&page.folders).map_err(|problem| LinkError {
                 id: problem.id.as_str().to_owned(),
                 message: problem.message,
@@ -393,13 +481,17 @@ impl SourceLink for Link {
 
     async fn listing(&self, folder: &FolderPath, token: Option<&[u8]>, fresh: bool) -> Result<OctetStream, LinkError> {
         if fresh {
-            self.proxy.streams.renew().await;
+            self.proxy.streams().renew().await;
         }
         let request = ListingRequest {
             folder: folder.0.clone(),
             token: token.map(|token| STANDARD.encode(token)),
+            fresh,
         };
-        Ok(self.proxy.stream(self.mailbox, "listing", &request).await?)
+        Ok(self
+            .proxy
+            .stream(self.mailbox, "listing", &request, StreamKind::Listing)
+            .await?)
     }
 
     async fn items(&self, folder: &FolderPath, uid_validity: u32, uids: &UidSet) -> Result<OctetStream, LinkError> {
@@ -409,7 +501,12 @@ impl SourceLink for Link {
             uids: uids.ranges().to_vec(),
             attempt: self.attempt.map(|attempt| attempt.to_string()),
         };
-        Ok(self.proxy.stream(self.mailbox, "items", &request).await?)
+        let turn = self.turn(folder);
+        let _alone = turn.lock().await;
+        Ok(self
+            .proxy
+            .stream(self.mailbox, "items", &request, StreamKind::Contents)
+            .await?)
     }
 }
 

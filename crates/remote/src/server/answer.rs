@@ -39,11 +39,13 @@ pub(crate) fn status_of(id: ErrorId) -> StatusCode {
         | ErrorId::TargetDeliveryDomainMismatchPermanent
         | ErrorId::MigrationPermanent
         | ErrorId::ExternalEmailAddressInvalid
+        | ErrorId::MailboxNotLocked
         | ErrorId::SkippedItemsNotApproved => StatusCode::BAD_REQUEST,
         ErrorId::AccessDenied
         | ErrorId::ApplicationNotConsented
         | ErrorId::InvalidClientSecret
         | ErrorId::ExpiredClientSecret
+        | ErrorId::ImapAuthentication
         | ErrorId::HomeConsentMissing
         | ErrorId::SourceTenantNotAuthorized
         | ErrorId::OrganizationRelationshipDisabled

@@ -1,23 +1,29 @@
 //! The listener: accepts, starts TLS, serves HTTP/2 and HTTP/1.1, stops cleanly; everything with a limit.
 
+use crate::pace::Link;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ConnectInfo;
+use bytes::Bytes;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 /// What one listener takes on.
@@ -29,17 +35,20 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Time for the TLS handshake, and for the headers of a request.
     pub handshake: Duration,
+    /// An HTTP/2 connection without requests for so long is closed.
+    pub idle: Duration,
     /// Time for running requests after a stop was asked for.
     pub drain: Duration,
 }
 
 impl Default for Limits {
-    /// 512 connections, 128 from one address, 10 s, 10 s.
+    /// 512 connections, 128 from one address, 10 s, 5 min, 10 s.
     fn default() -> Self {
         Self {
             connections: 512,
             connections_per_address: 128,
             handshake: Duration::from_secs(10),
+            idle: Duration::from_secs(300),
             drain: Duration::from_secs(10),
         }
     }
@@ -108,7 +117,7 @@ impl Listener {
     /// Serves `router` until `shutdown`; then takes no more connections, lets running requests end for
     /// [`Limits::drain`], and returns.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
-        let graceful = GracefulShutdown::new();
+        let (connections, stop) = (TaskTracker::new(), CancellationToken::new());
         let slots = Arc::new(Semaphore::new(self.limits.connections));
         let cut = CancellationToken::new();
         let guests = Guests::default();
@@ -142,11 +151,11 @@ impl Listener {
                 tls: self.tls.clone(),
                 limits: self.limits,
                 router: router.clone(),
-                watcher: graceful.watcher(),
+                stop: stop.clone(),
                 _slot: slot,
             };
             let cut = cut.clone();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 tokio::select! {
                     () = one.serve(socket) => {}
                     () = cut.cancelled() => {}
@@ -154,7 +163,9 @@ impl Listener {
             });
         }
         drop(self.socket);
-        if timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
+        stop.cancel();
+        connections.close();
+        if timeout(self.limits.drain, connections.wait()).await.is_err() {
             tracing::info!("requests still running at the end of the time for stopping are cut");
         }
         cut.cancel();
@@ -213,7 +224,8 @@ struct OneConnection {
     tls: Option<TlsAcceptor>,
     limits: Limits,
     router: Router,
-    watcher: Watcher,
+    /// Asks for a graceful end.
+    stop: CancellationToken,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -258,25 +270,130 @@ impl OneConnection {
             .initial_connection_window_size(4 * 1024 * 1024)
             .max_concurrent_streams(64)
             .max_header_list_size(32 * 1024)
-            .max_send_buf_size(512 * 1024)
+            .max_send_buf_size(1024 * 1024)
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
-        let peer = ConnectInfo(self.peer);
-        let service = self.router.map_request(move |mut request: Request<Incoming>| {
+        let (peer, link, busy) = (ConnectInfo(self.peer), Arc::new(Link::default()), Busy::default());
+        let (router, counted) = (self.router, busy.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            request
+            request.extensions_mut().insert(Arc::clone(&link));
+            let (router, at_work) = (router.clone(), counted.begin());
+            async move {
+                let response = router.oneshot(request.map(Body::new)).await?;
+                Ok::<_, Infallible>(response.map(|body| Answer {
+                    body,
+                    _at_work: at_work,
+                }))
+            }
         });
-        let service = TowerToHyperService::new(service);
         let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
-        if let Err(error) = self.watcher.watch(connection).await {
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = busy.idle_for(self.limits.idle), if http2 => None,
+            () = self.stop.cancelled() => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(peer = %self.peer, %error, "a connection ended");
         }
+    }
+}
+
+/// Requests at work on one connection.
+#[derive(Clone)]
+struct Busy(watch::Sender<usize>);
+
+impl Default for Busy {
+    fn default() -> Self {
+        Self(watch::channel(0).0)
+    }
+}
+
+impl Busy {
+    fn begin(&self) -> AtWork {
+        self.0.send_modify(|running| *running += 1);
+        AtWork(self.clone())
+    }
+
+    /// Returns when nothing was at work for so long.
+    async fn idle_for(&self, time: Duration) {
+        let mut running = self.0.subscribe();
+        loop {
+            let idle = *running.borrow_and_update() == 0;
+            let change = running.changed();
+            if idle {
+                if timeout(time, change).await.is_err() {
+                    return;
+                }
+            } else if change.await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// One request at work, until the last octet of its answer.
+struct AtWork(Busy);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|running| *running -= 1);
+    }
+}
+
+/// The body of an answer, with its request.
+struct Answer {
+    body: Body,
+    _at_work: AtWork,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_only_without_requests() {
+        let busy = Busy::default();
+        let (long, begun) = (Duration::from_secs(1_000), tokio::time::Instant::now());
+        let request = busy.begin();
+        let other = busy.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(long).await;
+            drop(request);
+            tokio::time::sleep(long / 2).await;
+            drop(other.begin());
+        });
+        busy.idle_for(long).await;
+        assert_eq!(begun.elapsed().as_secs(), 2_500);
+    }
 
     #[test]
     fn one_address_does_not_take_all_places() {

@@ -149,5 +149,5 @@ pub(crate) fn stream_body<E>(
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    stream::body(octets, stream::STALL)
+    stream::body(octets, stream::STALL, Arc::<crate::pace::Link>::default().begin())
 }

@@ -1,13 +1,14 @@
 //! The MRS proxy's door: token and proof to a caller, then the verb.
 
 use super::answer::proxy_error;
-use super::request::{BodyRefusal, Correlation, JSON_LIMIT, PREPARE_LIMIT, Peer, json, read_body};
+use super::request::{BodyRefusal, Correlation, JSON_LIMIT, PREPARE_LIMIT, Peer, Way, json, read_body};
 use super::{Services, stream, tenant_in_token};
+use crate::compression::{self, Compressed, ZSTD};
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use rehome_domain::error_id::ErrorId;
 use rehome_domain::gate::Caller;
@@ -126,6 +127,7 @@ pub(crate) async fn verb(
     Path((tenant, mailbox, operation)): Path<(String, String, String)>,
     Correlation(correlation): Correlation,
     Peer(peer): Peer,
+    way: Way,
     uri: Uri,
     method: Method,
     headers: HeaderMap,
@@ -150,7 +152,7 @@ pub(crate) async fn verb(
             .map_err(body_refused)?;
         // A step of a cutover that has begun is finished even if the caller hangs up in the middle.
         let source = services.source.clone();
-        let task = async move { answer(&source, operation, context, &body).await };
+        let task = async move { answer(&source, operation, context, &body, &way).await };
         tokio::spawn(tracing::Instrument::in_current_span(task))
             .await
             .unwrap_or_else(|error| {
@@ -254,11 +256,39 @@ fn body_of<T: DeserializeOwned>(body: &[u8]) -> Result<T, ProxyError> {
     })
 }
 
+/// Shorter answers are not worth compressing.
+const WORTH_COMPRESSING: usize = 4 * 1024;
+
 fn whole<T: Serialize>(answer: &T) -> Response {
     json(StatusCode::OK, answer)
 }
 
-fn frames(octets: impl Stream<Item = Result<Bytes, ProxyError>> + Send + 'static) -> Response {
+/// An answer that may be long, compressed for callers that take it.
+fn long<T: Serialize>(answer: &T, way: &Way) -> Response {
+    let octets = serde_json::to_vec(answer).unwrap_or_default();
+    if !way.zstd || octets.len() < WORTH_COMPRESSING {
+        return whole(answer);
+    }
+    match compression::whole(&octets) {
+        Ok(octets) => {
+            let headers = [
+                (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+                (header::CONTENT_ENCODING, HeaderValue::from_static(ZSTD)),
+            ];
+            (StatusCode::OK, headers, octets).into_response()
+        }
+        Err(_) => whole(answer),
+    }
+}
+
+/// A stream of frames. Listings shrink to an eighth and are compressed for every caller that takes it; contents shrink
+/// less, and only where the link is what they wait for.
+fn frames(
+    octets: impl Stream<Item = Result<Bytes, ProxyError>> + Send + Unpin + 'static,
+    way: &Way,
+    contents: bool,
+) -> Response {
     let headers = [
         (
             header::CONTENT_TYPE,
@@ -266,7 +296,21 @@ fn frames(octets: impl Stream<Item = Result<Bytes, ProxyError>> + Send + 'static
         ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (StatusCode::OK, headers, stream::body(octets, stream::STALL)).into_response()
+    let mut on_link = way.link.begin();
+    let wanted = way.zstd && (!contents || way.link.is_narrow());
+    if wanted && let Ok(compressed) = Compressed::new(()) {
+        on_link.compressed = true;
+        let octets = compressed.of(octets.map(|piece| piece.map_err(std::io::Error::other)));
+        let coding = [(header::CONTENT_ENCODING, HeaderValue::from_static(ZSTD))];
+        return (
+            StatusCode::OK,
+            headers,
+            coding,
+            stream::body(octets, stream::STALL, on_link),
+        )
+            .into_response();
+    }
+    (StatusCode::OK, headers, stream::body(octets, stream::STALL, on_link)).into_response()
 }
 
 async fn answer(
@@ -274,6 +318,7 @@ async fn answer(
     operation: Operation,
     mut context: VerbContext,
     body: &[u8],
+    way: &Way,
 ) -> Result<Response, ProxyError> {
     let mut attempt = |text: &str| -> Result<(), ProxyError> {
         context.attempt = Some(parse::<AttemptId>(text, "the attempt is not a GUID")?);
@@ -282,17 +327,18 @@ async fn answer(
     let attempt_alone = |body: &[u8]| body_of::<AttemptRequest>(body).map(|request| request.attempt);
     match operation {
         Operation::Open => Ok(whole(&source.open(&context).await?)),
-        Operation::Folders => Ok(whole(
-            &source.folders(&context, &body_of::<FoldersRequest>(body)?).await?,
-        )),
+        Operation::Folders => {
+            let request: FoldersRequest = body_of(body)?;
+            Ok(long(&source.folders(&context, &request).await?, way))
+        }
         Operation::Listing => {
             let request: ListingRequest = body_of(body)?;
-            Ok(frames(source.listing(&context, request).await?))
+            Ok(frames(source.listing(&context, request).await?, way, false))
         }
         Operation::Items => {
             let request: ItemsRequest = body_of(body)?;
             request.attempt.as_deref().map(&mut attempt).transpose()?;
-            Ok(frames(source.items(&context, request).await?))
+            Ok(frames(source.items(&context, request).await?, way, true))
         }
         Operation::Prepare => {
             let request: PrepareRequest = body_of(body)?;

@@ -1,5 +1,7 @@
 //! What every request gets: a correlation id, a span in the log, bounded bodies, and errors in one form.
 
+use crate::compression;
+use crate::pace::Link;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::middleware::Next;
@@ -11,6 +13,7 @@ use rehome_domain::id::CorrelationId;
 use serde::Serialize;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -62,6 +65,24 @@ impl<S: Sync> FromRequestParts<S> for Peer {
             .get::<ConnectInfo<SocketAddr>>()
             .map(|info| info.0.ip());
         Ok(Self(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))))
+    }
+}
+
+/// How the answer to a request may travel: the connection's link, and whether the caller takes zstd.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    pub(crate) link: Arc<Link>,
+    pub(crate) zstd: bool,
+}
+
+impl<S: Sync> FromRequestParts<S> for Way {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self {
+            link: parts.extensions.get::<Arc<Link>>().cloned().unwrap_or_default(),
+            zstd: compression::is_offered(&parts.headers),
+        })
     }
 }
 

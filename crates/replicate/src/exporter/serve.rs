@@ -5,18 +5,25 @@ use crate::{
     notes::Note,
     reading::{Serving, out_of_order},
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use rehome_mailbox::{ErrorScope, FolderPath, ItemMeta, ListingScope, MailboxError, ReadEvent};
+use rehome_mailbox::{
+    ErrorScope, FolderPath, FolderRef, ItemMeta, ListingScope, MailboxError, ReadEvent, Removed, Retry,
+};
 use rehome_wire::{
     canonical::CanonicalReport,
     frames::{self, FailureClass, Frame, ItemFailure, ItemHeader, ItemTrailer, ListedItem, ListingHead, ListingKind},
     uid_set::UidSet,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::{sync::oneshot, time::timeout};
 
 /// Frames are sent on when this many octets are together.
 const PIECE: usize = 64 * 1024;
+/// Octets of an item that are sent without being copied; fewer are cheaper copied than sent alone.
+const ALONE: usize = 32 * 1024;
+/// A platform that gives nothing of a body for so long, once it has begun, is given up.
+const STALLED: Duration = Duration::from_secs(60);
 
 pub(super) enum ServeError {
     ReaderGone,
@@ -35,7 +42,12 @@ struct FrameSender<'a> {
     sender: &'a Sender,
 }
 
-impl FrameSender<'_> {
+impl<'a> FrameSender<'a> {
+    fn new(sender: &'a Sender) -> Self {
+        let octets = BytesMut::new();
+        Self { octets, sender }
+    }
+
     async fn send(&mut self, frame: &Frame) -> Result<(), ServeError> {
         frames::encode(frame, &mut self.octets);
         if self.octets.len() >= PIECE {
@@ -45,23 +57,39 @@ impl FrameSender<'_> {
         }
     }
 
+    /// Sends the octets of an item as chunks.
+    async fn chunk(&mut self, octets: Bytes) -> Result<(), ServeError> {
+        if octets.len() < ALONE {
+            return self.send(&Frame::Chunk(octets)).await;
+        }
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let part = rest.split_to(rest.len().min(frames::MAX_CHUNK));
+            frames::encode_chunk_head(part.len(), &mut self.octets);
+            self.flush().await?;
+            self.pass(part).await?;
+        }
+        Ok(())
+    }
+
     async fn flush(&mut self) -> Result<(), ServeError> {
         if self.octets.is_empty() {
             return Ok(());
         }
         let piece = self.octets.split().freeze();
+        self.pass(piece).await
+    }
+
+    async fn pass(&self, piece: Bytes) -> Result<(), ServeError> {
         self.sender.send(Ok(piece)).await.map_err(|_| ServeError::ReaderGone)
     }
 }
 
 pub(super) async fn send_listing(listing: rehome_mailbox::Listing, sender: &Sender) -> Result<(), ServeError> {
-    let mut frames = FrameSender {
-        octets: BytesMut::new(),
-        sender,
-    };
-    let vanished = match &listing.scope {
-        ListingScope::Whole => None,
-        ListingScope::Changes { vanished } => Some(UidSet::from_ascending(vanished.iter().copied())),
+    let mut frames = FrameSender::new(sender);
+    let (kind, removed) = match listing.scope {
+        ListingScope::Whole => (ListingKind::Full, None),
+        ListingScope::Changes { removed } => (ListingKind::Changes, Some(removed)),
     };
     let status = listing.status;
     frames
@@ -71,11 +99,7 @@ pub(super) async fn send_listing(listing: rehome_mailbox::Listing, sender: &Send
             exists: status.exists,
             mod_seq: status.highest_mod_seq,
             token: listing.token.map(|token| token.0.into()),
-            kind: if vanished.is_some() {
-                ListingKind::Changes
-            } else {
-                ListingKind::Full
-            },
+            kind,
         }))
         .await?;
     let items = listing.items.len() as u64;
@@ -95,40 +119,67 @@ pub(super) async fn send_listing(listing: rehome_mailbox::Listing, sender: &Send
             }))
             .await?;
     }
-    let vanished_count = vanished.as_ref().map_or(0, |vanished| vanished.len() as u64);
-    if let Some(vanished) = vanished {
-        frames.send(&Frame::Vanished(vanished)).await?;
+    let vanished = match &removed {
+        Some(Removed::Vanished(uids)) => uids.len() as u64,
+        Some(Removed::Present(_)) | None => 0,
+    };
+    match removed {
+        Some(Removed::Vanished(uids)) => frames.send(&Frame::Vanished(uids)).await?,
+        Some(Removed::Present(uids)) => frames.send(&Frame::Present(uids)).await?,
+        None => {}
     }
-    frames
-        .send(&Frame::ListingEnd {
-            items,
-            vanished: vanished_count,
-        })
-        .await?;
+    frames.send(&Frame::ListingEnd { items, vanished }).await?;
     frames.flush().await
 }
 
+/// Told once that the platform has begun to answer, or why it did not.
+type Begun = oneshot::Sender<Result<(), ExportError>>;
+
 impl Inner {
+    /// Serves items to `sender`, to the end or to its error.
     pub(super) async fn serve(
         &self,
         folder: &FolderPath,
         uid_validity: u32,
         uids: &UidSet,
         sender: &Sender,
+        begun: Begun,
+    ) {
+        let mut begun = Some(begun);
+        let folder = FolderRef::new(folder, uid_validity);
+        let Err(ServeError::Export(error)) = self.serve_all(folder, uids, sender, &mut begun).await else {
+            return;
+        };
+        // Whoever does not wait any more needs no error.
+        let _ = match begun {
+            Some(begun) => begun.send(Err(error)).is_ok(),
+            None => {
+                tracing::warn!(folder = %folder.path, %error, "a body stream broke off");
+                sender.send(Err(error.link_error())).await.is_ok()
+            }
+        };
+    }
+
+    async fn serve_all(
+        &self,
+        folder: FolderRef<'_>,
+        uids: &UidSet,
+        sender: &Sender,
+        begun: &mut Option<Begun>,
     ) -> Result<(), ServeError> {
         let mut served = BTreeMap::new();
-        let sent = self.send_items(folder, uids, sender, &mut served).await;
+        // A reader that goes away lets the platform's connection go, whatever that is waiting for.
+        let sent = tokio::select! {
+            sent = self.send_items(folder, uids, sender, &mut served, begun) => sent,
+            () = sender.closed() => Err(ServeError::ReaderGone),
+        };
         // What was served is noted even where the reader went away in the middle: it may have used what it has.
-        if !served.is_empty() {
-            self.check_validity(folder, uid_validity).await?;
-            self.with_notes(async |notes| notes.put(folder, uid_validity, &served).await)
+        if let (false, Some(uid_validity)) = (served.is_empty(), folder.uid_validity) {
+            self.with_notes(async |notes| notes.put(folder.path, uid_validity, &served).await)
                 .await?;
         }
         let end = sent?;
-        let mut frames = FrameSender {
-            octets: BytesMut::new(),
-            sender,
-        };
+        let mut frames = FrameSender::new(sender);
         frames.send(&end).await?;
         frames.flush().await
     }
@@ -136,44 +187,38 @@ impl Inner {
     /// Sends everything but the end frame, which it returns.
     async fn send_items(
         &self,
-        folder: &FolderPath,
+        folder: FolderRef<'_>,
         uids: &UidSet,
         sender: &Sender,
         served: &mut BTreeMap<u32, Note>,
+        begun: &mut Option<Begun>,
     ) -> Result<Frame, ServeError> {
         let uids: Vec<u32> = uids.iter().collect();
         let mut events = self.mailbox.read(folder, &uids).await.map_err(ExportError::Mailbox)?;
-        let mut frames = FrameSender {
-            octets: BytesMut::new(),
-            sender,
-        };
+        let mut frames = FrameSender::new(sender);
         let (mut items, mut gone, mut failed) = (0, 0, 0);
         let mut current: Option<Serving> = None;
-        while let Some(event) = events.next().await {
-            match (event.map_err(ExportError::Mailbox)?, current.take()) {
+        loop {
+            let event = match begun {
+                // The first one may have to wait for a connection.
+                Some(_) => events.next().await,
+                None => timeout(STALLED, events.next())
+                    .await
+                    .map_err(|_| ExportError::Mailbox(stalled(folder.path)))?,
+            };
+            let Some(event) = event else { break };
+            let event = event.map_err(ExportError::Mailbox)?;
+            if let Some(begun) = begun.take() {
+                begun.send(Ok(())).map_err(|_| ServeError::ReaderGone)?;
+            }
+            match (event, current.take()) {
                 (ReadEvent::Item(meta), None) => {
-                    let ItemMeta {
-                        uid,
-                        flags,
-                        received,
-                        length_hint,
-                    } = meta;
-                    frames
-                        .send(&Frame::Item(ItemHeader {
-                            uid,
-                            flags,
-                            received,
-                            length: length_hint,
-                        }))
-                        .await?;
-                    current = Some(Serving::new(uid));
+                    current = Some(Serving::new(meta.uid));
+                    frames.send(&Frame::Item(header(meta))).await?;
                 }
-                (ReadEvent::Octets(raw), Some(mut item)) => {
-                    let mut rest: &[u8] = &raw;
-                    while !rest.is_empty() {
-                        let (taken, octets) = item.push(rest);
-                        rest = &rest[taken..];
-                        frames.send(&Frame::Chunk(octets)).await?;
+                (ReadEvent::Octets(mut raw), Some(mut item)) => {
+                    while !raw.is_empty() {
+                        frames.chunk(item.take(&mut raw)).await?;
                     }
                     current = Some(item);
                 }
@@ -185,6 +230,7 @@ impl Inner {
                         length,
                         altered: line_ends_only,
                     } = report;
+                    served.insert(uid, Note { length, digest });
                     frames
                         .send(&Frame::Trailer(ItemTrailer {
                             length,
@@ -192,7 +238,6 @@ impl Inner {
                             line_ends_only,
                         }))
                         .await?;
-                    served.insert(uid, Note { length, digest });
                     items += 1;
                 }
                 (ReadEvent::Gone(uid), None) => {
@@ -207,12 +252,39 @@ impl Inner {
                 // end frame, and the importer asks for the item alone.
                 (ReadEvent::Failed { error, .. }, Some(_)) => return Err(ExportError::Mailbox(error).into()),
                 (ReadEvent::Item(_) | ReadEvent::Gone(_), Some(_)) | (ReadEvent::Octets(_) | ReadEvent::End, None) => {
-                    return Err(ExportError::Mailbox(out_of_order(folder)).into());
+                    return Err(ExportError::Mailbox(out_of_order(folder.path)).into());
                 }
             }
         }
+        if let Some(begun) = begun.take() {
+            begun.send(Ok(())).map_err(|_| ServeError::ReaderGone)?;
+        }
         frames.flush().await?;
         Ok(Frame::BodyEnd { items, gone, failed })
+    }
+}
+
+fn header(meta: ItemMeta) -> ItemHeader {
+    let ItemMeta {
+        uid,
+        flags,
+        received,
+        length_hint,
+    } = meta;
+    ItemHeader {
+        uid,
+        flags,
+        received,
+        length: length_hint,
+    }
+}
+
+fn stalled(folder: &FolderPath) -> MailboxError {
+    MailboxError {
+        what: format!("reading folder {folder}"),
+        cause: format!("the platform gave nothing for {} seconds", STALLED.as_secs()),
+        scope: ErrorScope::Mailbox,
+        retry: Retry::After(10),
     }
 }
 

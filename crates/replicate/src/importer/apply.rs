@@ -1,245 +1,272 @@
-//! Brings complete items to the target: intent, append or copy, read-back, close.
+//! Brings complete items of one folder to the target: pairing, appends, copies, read-back.
 
-use super::{
-    Work,
-    changes::{Changes, RecordEdits, ReportEdits},
-    pull::{Batch, Ready, refusal},
-};
+use super::{Mode, Pooled, Work, changes::RecordEdits, incoming::Ready, lock};
 use crate::{
+    compare::Addition,
     error::PassError,
-    ledger::{Ledger, ReadBack, Record, UidMap, Window},
+    ledger::{CHUNK_SHIFT, Changes, FolderEntry, FolderState, Ledger, Octets, ReadBack, Record, UidMap, Window},
     reading::{ReadOutcome, read_digests},
     report::{ReportItem, ReportKind},
 };
-use rehome_mailbox::{Appended, ErrorScope, FolderPath, ItemKey, MailboxError, NewItem};
+use rehome_mailbox::{Appended, ErrorScope, FolderRef, ItemKey, MailboxError, NewItem, Retry};
 use rehome_wire::{digest::Digest, flags::Flags, uid_set::UidSet};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    pin::pin,
+    sync::Arc,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Items of one read-back that a target must keep before it is no longer taken for one that rewrites.
+const MANY_KEPT: usize = 8;
 
 /// An item of an earlier validity of the folder, on the target, that waits to be paired.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
     /// The folder's number under the earlier validity.
     number: u32,
-    target_uid: u32,
-    record: Record,
+    pub(super) target_uid: u32,
+    pub(super) record: Record,
 }
 
 /// A folder at work.
 pub(super) struct FolderWork {
-    pub(super) number: u32,
-    pub(super) source_path: FolderPath,
-    pub(super) source_validity: u32,
-    pub(super) target_path: FolderPath,
-    pub(super) target_validity: u32,
-    /// The target's UIDNEXT, with no append outstanding.
+    /// As it was when the work began.
+    pub(super) entry: Arc<FolderEntry>,
+    /// The target's UIDNEXT, behind the last append that ended.
     pub(super) uid_next: u32,
     pub(super) given_uids: bool,
     pub(super) map: UidMap,
+    /// Windows of recovered intents.
+    pub(super) suspects: Vec<Window>,
     /// By digest, in uid order.
-    pub(super) waiting: HashMap<Digest, VecDeque<Waiting>>,
+    waiting: HashMap<Digest, VecDeque<Waiting>>,
+    /// Those that were paired and are still recorded under their earlier number.
+    pub(super) found_again: Vec<Waiting>,
+    /// The chunk of records that was edited last.
+    chunk: Option<(u32, BTreeMap<u32, Record>)>,
 }
 
-/// Where an item of a batch came to be on the target.
-struct Placed {
-    uid: u32,
-    keywords_dropped: Vec<String>,
+/// Items that go to the target together.
+pub(super) struct Lot {
+    /// To be appended, in order.
+    pub(super) items: Vec<Ready>,
+    /// There already, under an earlier validity.
+    pub(super) paired: Vec<(Ready, Waiting)>,
 }
 
-/// What is known of the items of a batch after the commands.
-enum Fate {
-    Placed(Placed),
-    Refused(MailboxError),
-}
-
-impl Work<'_> {
-    /// Applies a batch: afterwards every item of it is recorded or reported, durably.
-    pub(super) async fn apply_batch(&mut self, folder: &mut FolderWork, batch: Batch) -> Result<(), PassError> {
-        let Batch { items, reports, .. } = batch;
-        if items.is_empty() && reports.is_empty() {
-            return Ok(());
-        }
-        let mut changes = Changes::default();
-        let mut records = RecordEdits::new();
-        let mut report = ReportEdits {
-            put: reports,
-            clear: Vec::new(),
-        };
-        let mut new_items = Vec::new();
-        let mut paired: Vec<(Ready, Waiting)> = Vec::new();
-        for item in items {
-            report.clear.push((item.record.uid, None));
-            match folder
-                .waiting
-                .get_mut(&item.record.digest)
-                .and_then(VecDeque::pop_front)
-            {
-                Some(waiting) => paired.push((item, waiting)),
-                None => new_items.push(item),
-            }
-        }
-        let done = new_items.len() + paired.len();
-        let octets: u64 = new_items.iter().map(|item| item.record.length).sum();
-        self.pair(folder, paired, &mut records, &mut report, &mut changes)
-            .await?;
-        let stop = self
-            .place(folder, new_items, &mut records, &mut report, &mut changes)
-            .await?;
-        self.edit_records(folder.number, records, &mut changes).await?;
-        self.edit_report(folder.number, report, &mut changes).await?;
-        changes.add(Ledger::map_change(folder.number, &folder.map));
-        changes.write(&self.ledger, "replicate.applied").await?;
-        self.progress.items_done += done as u64;
-        self.progress.octets_done += octets;
-        self.show(&folder.source_path);
-        stop.map_or(Ok(()), |error| Err(PassError::Target(error)))
+impl Lot {
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.paired.is_empty()
     }
 
-    /// Gives items that were found again their new source uid; the target's flags become the source's.
-    async fn pair(
+    pub(super) fn uids(&self) -> impl Iterator<Item = u32> {
+        let paired = self.paired.iter().map(|(item, _)| item);
+        self.items.iter().chain(paired).map(|item| item.record.uid)
+    }
+}
+
+impl FolderWork {
+    /// Sorts items into those that wait on the target already and those that do not.
+    pub(super) fn lot(&mut self, items: impl Iterator<Item = Ready>) -> Lot {
+        let mut lot = Lot {
+            items: Vec::new(),
+            paired: Vec::new(),
+        };
+        for item in items {
+            let waiting = self.waiting.get_mut(&item.record.digest);
+            match waiting.and_then(VecDeque::pop_front) {
+                Some(waiting) => lot.paired.push((item, waiting)),
+                None => lot.items.push(item),
+            }
+        }
+        lot
+    }
+
+    /// Adds the changes that edit the folder's records, and those that forget what was found again under its earlier
+    /// number.
+    pub(super) async fn edit(
         &mut self,
-        folder: &mut FolderWork,
-        paired: Vec<(Ready, Waiting)>,
-        records: &mut RecordEdits,
-        report: &mut ReportEdits,
+        work: &Work<'_>,
+        edits: RecordEdits,
         changes: &mut Changes,
     ) -> Result<(), PassError> {
-        if paired.is_empty() {
-            return Ok(());
-        }
-        let differing = paired
-            .iter()
-            .filter(|(item, waiting)| item.record.flags != waiting.record.flags);
-        let flags: Vec<(u32, Flags)> = differing
-            .map(|(item, waiting)| (waiting.target_uid, item.record.flags.clone()))
-            .collect();
-        let dropped = if self.live {
-            HashMap::new()
-        } else {
-            self.set_target_flags(&folder.target_path, &flags).await?
-        };
-        let mut earlier: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
-        for (item, waiting) in paired {
-            let Waiting {
-                number,
-                target_uid,
-                record: old,
-            } = waiting;
-            folder.map.insert(item.record.uid, target_uid);
-            if let Some(keywords) = dropped.get(&target_uid) {
-                report
-                    .put
-                    .push(self.dropped_keywords(folder.number, &item.record, item.subject, keywords)?);
+        let number = self.entry.number;
+        let mut edits = edits.into_iter().peekable();
+        while let Some(chunk) = edits.peek().map(|(uid, _)| uid >> CHUNK_SHIFT) {
+            if self.chunk.as_ref().is_none_or(|(held, _)| *held != chunk) {
+                let records = work.ledger.records(number, chunk).await?;
+                let records = records.into_iter().map(|record| (record.uid, record));
+                self.chunk = Some((chunk, records.collect()));
             }
-            records.insert(
-                item.record.uid,
-                Some(Record {
-                    read_back: old.read_back,
-                    ..item.record
-                }),
-            );
-            earlier.entry(number).or_default().push(old);
-            self.outcome.items_paired += 1;
+            let Some((_, records)) = &mut self.chunk else { continue };
+            while let Some((uid, edit)) = edits.next_if(|(uid, _)| uid >> CHUNK_SHIFT == chunk) {
+                match edit {
+                    Some(record) => records.insert(uid, record),
+                    None => records.remove(&uid),
+                };
+            }
+            work.ledger.put_records(number, chunk, records.values(), changes)?;
         }
-        for (number, old) in earlier {
-            let mut map = self.ledger.map(number).await?;
-            for record in &old {
-                map.remove(record.uid);
+        let mut earlier: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for Waiting { number, record, .. } in self.found_again.drain(..) {
+            earlier.entry(number).or_default().push(record.uid);
+        }
+        for (number, uids) in earlier {
+            let mut map = work.ledger.map(number).await?;
+            for uid in &uids {
+                map.remove(*uid);
             }
             changes.add(Ledger::map_change(number, &map));
-            let edits = old.into_iter().map(|record| (record.uid, None)).collect();
-            self.edit_records(number, edits, changes).await?;
+            let forgotten = uids.into_iter().map(|uid| (uid, None)).collect();
+            work.edit_records(number, forgotten, changes).await?;
         }
         Ok(())
     }
+}
 
-    /// Appends or copies items under an intent and reads them back. The changes close the intent. Returns the error that
-    /// the pass must stop with once they are written.
-    async fn place(
-        &mut self,
-        folder: &mut FolderWork,
-        items: Vec<Ready>,
-        records: &mut RecordEdits,
-        report: &mut ReportEdits,
-        changes: &mut Changes,
-    ) -> Result<Option<MailboxError>, PassError> {
-        if items.is_empty() {
-            return Ok(None);
+/// What is known of an item after its command.
+pub(super) enum Fate {
+    Placed { uid: u32, keywords_dropped: Vec<String> },
+    Refused(MailboxError),
+}
+
+/// What became of a lot.
+pub(super) struct Placed {
+    /// Of each item to be appended, in order.
+    pub(super) fates: Vec<Fate>,
+    /// About those that were there already.
+    pub(super) reports: Vec<ReportItem>,
+}
+
+impl Fate {
+    fn of(answer: Appended) -> Self {
+        match answer {
+            Appended::Uid { uid, keywords_dropped } => Self::Placed { uid, keywords_dropped },
+            Appended::Refused(error) => Self::Refused(error),
         }
-        let mut intents = self.ledger.intents(folder.number).await?;
-        intents.open = Some(Window {
-            given_uids: folder.given_uids,
-            target_validity: folder.target_validity,
-            uid_next: folder.uid_next,
-            items: items.iter().map(|item| item.record.clone()).collect(),
+    }
+}
+
+impl Work<'_> {
+    /// What reading back showed of the target so far.
+    pub(super) fn octets(&self) -> Octets {
+        *lock(&self.octets)
+    }
+
+    /// Takes what one read-back showed. A target of which most came back rewritten is believed to keep what it is given
+    /// only after a read-back of many items that it kept; a message that any target would rewrite proves nothing.
+    pub(super) fn learn_octets(&self, rewritten: usize, kept: usize) {
+        if rewritten + kept == 0 {
+            return;
+        }
+        let mut octets = lock(&self.octets);
+        *octets = match *octets {
+            Octets::Unknown | Octets::Kept if rewritten >= kept => {
+                tracing::warn!("the target modifies messages: what it is given goes to it one command at a time");
+                Octets::Rewritten
+            }
+            Octets::Rewritten if kept < MANY_KEPT || 4 * rewritten >= kept => Octets::Rewritten,
+            Octets::Unknown | Octets::Kept | Octets::Rewritten => Octets::Kept,
+        };
+    }
+
+    /// Fetches additions and brings them to the target, in the folder's turn. Returns the uids that the source called gone.
+    pub(super) async fn bring(&self, number: u32, additions: &[Addition]) -> Result<Vec<u32>, PassError> {
+        let (batches, received) = mpsc::channel(1);
+        let (begin, turn) = oneshot::channel();
+        let mut line = pin!(async {
+            let turn = self.turns.acquire().await.map_err(|_| PassError::Cancelled)?;
+            let folder = self.folder_work(number).await?;
+            self.show(&folder.entry.source_path);
+            // Who pulls no more needs no turn.
+            let _ = begin.send(());
+            let folder = self.run_line(folder, turn, received).await?;
+            self.note_uid_next(&folder).await;
+            Ok::<_, PassError>(())
         });
-        self.ledger
-            .write(
-                vec![Ledger::intents_change(folder.number, &intents)],
-                "replicate.intent",
-            )
-            .await?;
-        let fates = self.run_commands(folder, &items).await?;
-        let uids = fates.iter().filter_map(|fate| match fate {
-            Fate::Placed(placed) => Some(placed.uid),
-            Fate::Refused(_) => None,
-        });
-        let held = self.read_back(&folder.target_path, uids.collect()).await?;
-        let mut stop = None;
-        for (item, fate) in items.into_iter().zip(fates) {
-            match fate {
-                Fate::Placed(placed) => self.record_placed(folder, item, placed, &held, records, report)?,
-                Fate::Refused(error) => {
-                    report.put.push(self.skipped(folder.number, &item, refusal(&error))?);
-                    if error.scope > ErrorScope::Item {
-                        stop = stop.or(Some(error));
-                    }
+        let mut pull = pin!(self.pull_all(self.ledger.folder(number)?, additions, batches, turn));
+        let mut pulled = None;
+        loop {
+            tokio::select! {
+                biased;
+                // The turn is asked for first, so that turns come in the order of the folders.
+                placed = &mut line => {
+                    placed?;
+                    break;
                 }
+                ended = &mut pull, if pulled.is_none() => pulled = Some(ended),
             }
         }
-        intents.open = None;
-        changes.add(Ledger::intents_change(folder.number, &intents));
-        Ok(stop)
+        match pulled {
+            Some(pulled) => pulled,
+            None => pull.await,
+        }
+    }
+
+    /// Sets the flags of what is there already and appends the rest.
+    pub(super) async fn place(&self, folder: &FolderEntry, given_uids: bool, lot: &Lot) -> Result<Placed, PassError> {
+        let flags: Vec<(u32, Flags)> = lot
+            .paired
+            .iter()
+            .filter(|(item, waiting)| !self.is_live() && item.record.flags != waiting.record.flags)
+            .map(|(item, waiting)| (waiting.target_uid, item.record.flags.clone()))
+            .collect();
+        let dropped = self.set_target_flags(folder.on_target(), &flags).await?;
+        let about = lot.paired.iter().filter_map(|(item, waiting)| {
+            let keywords = dropped.get(&waiting.target_uid)?;
+            Some(self.dropped_keywords(folder.number, &item.record, item.subject.clone(), keywords))
+        });
+        let reports = about.collect::<Result<_, _>>()?;
+        let news: Vec<NewItem> = lot
+            .items
+            .iter()
+            .map(|item| self.new_item(folder, given_uids, item))
+            .collect();
+        let fates = self.run_commands(folder, &news).await?;
+        Ok(Placed { fates, reports })
     }
 
     /// Hands the items to the target in order, runs of copies and appends in turn.
-    async fn run_commands(&mut self, folder: &FolderWork, items: &[Ready]) -> Result<Vec<Fate>, PassError> {
-        let news: Vec<NewItem> = items.iter().map(|item| self.new_item(folder, item)).collect();
-        let mut fates: Vec<Option<Fate>> = items.iter().map(|_| None).collect();
-        let sources: Vec<Option<(FolderPath, u32)>> = items
-            .iter()
-            .map(|item| self.pool.get(&item.record.digest).cloned())
-            .collect();
+    async fn run_commands(&self, folder: &FolderEntry, news: &[NewItem]) -> Result<Vec<Fate>, PassError> {
+        let mut fates: Vec<Option<Fate>> = news.iter().map(|_| None).collect();
+        let sources: Vec<Option<Pooled>> = {
+            let pool = lock(&self.pool);
+            news.iter().map(|item| pool.get(&item.digest).cloned()).collect()
+        };
+        let folder_of = |from: &Option<Pooled>| from.as_ref().map(|from| (from.path.clone(), from.validity));
         let mut start = 0;
-        for run in sources.chunk_by(|one, two| one.is_some() == two.is_some()) {
+        for run in sources.chunk_by(|one, two| folder_of(one) == folder_of(two)) {
             let range = start..start + run.len();
             start = range.end;
-            if run[0].is_none() {
-                self.append_run(folder, &news, range.collect(), &mut fates).await?;
+            let Some(first) = &run[0] else {
+                self.append_run(folder, news, range.collect(), &mut fates).await?;
                 continue;
-            }
+            };
             self.guard()?;
-            let from: Vec<(FolderPath, u32)> = run.iter().flatten().cloned().collect();
-            let answers = self.target.copy(&from, &folder.target_path, &news[range.clone()]).await;
-            let answers = self.answered(folder, answers.map_err(PassError::Target)?, from.len())?;
+            let uids: Vec<u32> = run.iter().flatten().map(|from| from.uid).collect();
+            let from = FolderRef::new(&first.path, first.validity);
+            let copied = self.target.copy(from, &uids, folder.on_target(), &news[range.clone()]);
+            let answers = answered(folder, copied.await.map_err(PassError::Target)?, uids.len())?;
             let mut refused = Vec::new();
             for (at, answer) in range.zip(answers) {
                 match answer {
-                    Appended::Uid { uid, keywords_dropped } => {
-                        self.outcome.items_copied += 1;
-                        fates[at] = Some(Fate::Placed(Placed { uid, keywords_dropped }));
+                    Appended::Uid { .. } => {
+                        self.outcome().items_copied += 1;
+                        fates[at] = Some(Fate::of(answer));
                     }
                     // Gone from there meanwhile: its octets are at hand.
                     Appended::Refused(_) => refused.push(at),
                 }
             }
-            self.append_run(folder, &news, refused, &mut fates).await?;
+            self.append_run(folder, news, refused, &mut fates).await?;
         }
         Ok(fates.into_iter().flatten().collect())
     }
 
     async fn append_run(
-        &mut self,
-        folder: &FolderWork,
+        &self,
+        folder: &FolderEntry,
         news: &[NewItem],
         places: Vec<usize>,
         fates: &mut [Option<Fate>],
@@ -249,33 +276,17 @@ impl Work<'_> {
             let items: Vec<NewItem> = places.iter().map(|at| news[*at].clone()).collect();
             let answers = self
                 .target
-                .append(&folder.target_path, items)
+                .append(folder.on_target(), items)
                 .await
                 .map_err(PassError::Target)?;
-            for (at, answer) in places.iter().zip(self.answered(folder, answers, places.len())?) {
-                fates[*at] = Some(match answer {
-                    Appended::Uid { uid, keywords_dropped } => Fate::Placed(Placed { uid, keywords_dropped }),
-                    Appended::Refused(error) => Fate::Refused(error),
-                });
+            for (at, answer) in places.iter().zip(answered(folder, answers, places.len())?) {
+                fates[*at] = Some(Fate::of(answer));
             }
         }
         Ok(())
     }
 
-    /// One answer for each item, or the outcome is unknown.
-    fn answered(&self, folder: &FolderWork, answers: Vec<Appended>, asked: usize) -> Result<Vec<Appended>, PassError> {
-        if answers.len() == asked {
-            return Ok(answers);
-        }
-        Err(PassError::Target(MailboxError {
-            what: format!("appending to folder {}", folder.target_path),
-            cause: format!("{} answers for {asked} items", answers.len()),
-            scope: ErrorScope::Mailbox,
-            retry: rehome_mailbox::Retry::Now,
-        }))
-    }
-
-    fn new_item(&self, folder: &FolderWork, item: &Ready) -> NewItem {
+    fn new_item(&self, folder: &FolderEntry, given_uids: bool, item: &Ready) -> NewItem {
         let record = &item.record;
         NewItem {
             key: ItemKey {
@@ -284,7 +295,7 @@ impl Work<'_> {
                 source_validity: folder.source_validity,
                 source_uid: record.uid,
             },
-            uid: folder.given_uids.then_some(record.uid),
+            uid: given_uids.then_some(record.uid),
             flags: record.flags.clone(),
             received: record.received,
             length: record.length,
@@ -296,7 +307,7 @@ impl Work<'_> {
     /// Reads items back, whose digests are then known. Nothing with read-back switched off.
     pub(super) async fn read_back(
         &self,
-        target_path: &FolderPath,
+        target: FolderRef<'_>,
         mut uids: Vec<u32>,
     ) -> Result<BTreeMap<u32, ReadOutcome>, PassError> {
         if !self.settings.read_back || uids.is_empty() {
@@ -305,50 +316,9 @@ impl Work<'_> {
         uids.sort_unstable();
         uids.dedup();
         self.guard()?;
-        read_digests(self.target, target_path, &uids)
+        read_digests(self.target, target, &uids)
             .await
             .map_err(PassError::Target)
-    }
-
-    fn record_placed(
-        &mut self,
-        folder: &mut FolderWork,
-        item: Ready,
-        placed: Placed,
-        held: &BTreeMap<u32, ReadOutcome>,
-        records: &mut RecordEdits,
-        report: &mut ReportEdits,
-    ) -> Result<(), PassError> {
-        let Placed { uid, keywords_dropped } = placed;
-        let (read_back, altered) = match held.get(&uid) {
-            Some(ReadOutcome::Gone) => {
-                let reason = "the target accepted it, but does not hold it".to_owned();
-                report.put.push(self.skipped(folder.number, &item, reason)?);
-                return Ok(());
-            }
-            outcome => self.judge(folder.number, &item.record, outcome)?,
-        };
-        folder.uid_next = folder.uid_next.max(uid.saturating_add(1));
-        folder.map.insert(item.record.uid, uid);
-        report.put.extend(altered.map(|altered| ReportItem {
-            subject: item.subject.clone(),
-            ..altered
-        }));
-        if !keywords_dropped.is_empty() {
-            report
-                .put
-                .push(self.dropped_keywords(folder.number, &item.record, item.subject, &keywords_dropped)?);
-        }
-        self.outcome.items_appended += 1;
-        self.outcome.octets_appended += item.record.length;
-        records.insert(
-            item.record.uid,
-            Some(Record {
-                read_back,
-                ..item.record
-            }),
-        );
-        Ok(())
     }
 
     /// What reading an item back says about its record, and what is to be reported. *Gone* is the caller's.
@@ -364,7 +334,7 @@ impl Work<'_> {
                 return Ok((ReadBack::Equal, None));
             }
             Some(ReadOutcome::Octets { length, digest }) => (
-                "the target serves other octets than it was given".to_owned(),
+                "the target modifies it: it serves other octets than it was given".to_owned(),
                 Some((*length, *digest)),
             ),
             Some(ReadOutcome::Failed(error)) => (format!("the target does not give it back: {}", error.cause), None),
@@ -380,17 +350,6 @@ impl Work<'_> {
                 ..item
             }),
         ))
-    }
-
-    fn skipped(&self, number: u32, item: &Ready, reason: String) -> Result<ReportItem, PassError> {
-        let reported = self.report_item(number, item.record.uid, ReportKind::Skipped, reason)?;
-        let (size, received) = (Some(item.record.length), Some(item.record.received));
-        Ok(ReportItem {
-            size,
-            received,
-            subject: item.subject.clone(),
-            ..reported
-        })
     }
 
     pub(super) fn dropped_keywords(
@@ -413,56 +372,56 @@ impl Work<'_> {
     /// Sets flags on the target; returns the keywords that it dropped, by uid.
     pub(super) async fn set_target_flags(
         &self,
-        target_path: &FolderPath,
+        target: FolderRef<'_>,
         flags: &[(u32, Flags)],
     ) -> Result<HashMap<u32, Vec<String>>, PassError> {
         let mut dropped = HashMap::new();
         for part in flags.chunks(1_000) {
             self.guard()?;
-            dropped.extend(
-                self.target
-                    .set_flags(target_path, part)
-                    .await
-                    .map_err(PassError::Target)?,
-            );
+            dropped.extend(self.target.set_flags(target, part).await.map_err(PassError::Target)?);
         }
         dropped.retain(|_, keywords: &mut Vec<String>| !keywords.is_empty());
         Ok(dropped)
     }
 
-    /// Writes reports by themselves.
-    pub(super) async fn report_now(&self, number: u32, put: Vec<ReportItem>) -> Result<(), PassError> {
-        let mut changes = Changes::default();
-        self.edit_report(number, ReportEdits { put, clear: Vec::new() }, &mut changes)
-            .await?;
-        changes.write(&self.ledger, "replicate.reported").await
+    /// What is needed to work on a folder of the ledger.
+    async fn folder_work(&self, number: u32) -> Result<FolderWork, PassError> {
+        let entry = self.ledger.folder(number)?;
+        let status = self.target_status(&entry.target_path).await?;
+        let status = status.filter(|status| status.uid_validity == entry.target_validity);
+        let (entry, status) = match (status, self.mode) {
+            (Some(status), _) => (entry, status),
+            (None, Mode::Live) => self.take_folder_again(number).await?,
+            (None, Mode::Hidden | Mode::Sweep) => {
+                return Err(PassError::TargetDiffers {
+                    message: format!(
+                        "the target's folder {} is not the one that the move made",
+                        entry.target_path
+                    ),
+                    mended: false,
+                });
+            }
+        };
+        Ok(FolderWork {
+            uid_next: status.uid_next,
+            given_uids: entry.given_uids && !self.is_live(),
+            map: self.ledger.map(number).await?,
+            suspects: self.ledger.intents(number).await?.suspects,
+            waiting: self.waiting_items(number).await?,
+            found_again: Vec::new(),
+            chunk: None,
+            entry,
+        })
     }
 
-    /// What is needed to work on a folder of the ledger.
-    pub(super) async fn folder_work(&mut self, number: u32) -> Result<FolderWork, PassError> {
-        let entry = self.ledger.folder(number)?.clone();
-        let status = self.target_status(&entry.target_path).await?;
-        let Some(status) = status.filter(|status| status.uid_validity == entry.target_validity) else {
-            return Err(PassError::TargetDiffers {
-                message: format!(
-                    "the target's folder {} is not the one that the move made",
-                    entry.target_path
-                ),
-                mended: false,
-            });
-        };
-        let waiting = self.waiting_items(number).await?;
-        Ok(FolderWork {
-            number,
-            source_path: entry.source_path,
-            source_validity: entry.source_validity,
-            target_path: entry.target_path,
-            target_validity: entry.target_validity,
-            uid_next: status.uid_next,
-            given_uids: entry.given_uids && !self.live,
-            map: self.ledger.map(number).await?,
-            waiting,
-        })
+    async fn note_uid_next(&self, folder: &FolderWork) {
+        let mut held = self.target_folders.lock().await;
+        let known = held
+            .as_mut()
+            .and_then(|folders| folders.get_mut(&folder.entry.target_path));
+        if let Some(status) = known.and_then(|known| known.status.as_mut()) {
+            status.uid_next = status.uid_next.max(folder.uid_next);
+        }
     }
 
     /// Items of earlier validities that wait to be paired: those that the target still holds, unaltered.
@@ -499,9 +458,22 @@ impl Work<'_> {
     /// Earlier validities of a folder, whose items lie in the same target folder; oldest first.
     pub(super) fn retired_beside(&self, number: u32) -> Result<Vec<u32>, PassError> {
         let path = &self.ledger.folder(number)?.target_path;
-        let retired = self.ledger.folders().values().filter(|entry| {
-            entry.state == crate::ledger::FolderState::Retired && entry.target_path == *path && entry.number != number
+        let retired = self.ledger.folders().into_iter().filter(|entry| {
+            entry.state == FolderState::Retired && entry.target_path == *path && entry.number != number
         });
         Ok(retired.map(|entry| entry.number).collect())
     }
+}
+
+/// One answer for each item, or the outcome is unknown.
+fn answered(folder: &FolderEntry, answers: Vec<Appended>, asked: usize) -> Result<Vec<Appended>, PassError> {
+    if answers.len() == asked {
+        return Ok(answers);
+    }
+    Err(PassError::Target(MailboxError {
+        what: format!("appending to folder {}", folder.target_path),
+        cause: format!("{} answers for {asked} items", answers.len()),
+        scope: ErrorScope::Mailbox,
+        retry: Retry::Now,
+    }))
 }

@@ -1,35 +1,15 @@
-//! Gathers changes of the ledger for one write.
+//! Edits of records and reports, as changes of the ledger.
 
 use super::Work;
 use crate::{
     error::PassError,
-    ledger::{CHUNK_SHIFT, Ledger, Record},
+    ledger::{CHUNK_SHIFT, Changes, Ledger, Record},
     report::{self, ReportItem, ReportKind},
-    storage::{Change, ChunkKey},
 };
 use std::collections::BTreeMap;
 
 /// What is to happen to a folder's records: by source uid, the new record, or none where it goes.
 pub(super) type RecordEdits = BTreeMap<u32, Option<Record>>;
-
-/// Changes of one write; a later change of a chunk replaces an earlier one.
-#[derive(Default)]
-pub(super) struct Changes(BTreeMap<ChunkKey, Option<Vec<u8>>>);
-
-impl Changes {
-    pub(super) fn add(&mut self, change: Change) {
-        self.0.insert(change.0, change.1);
-    }
-
-    pub(super) fn extend(&mut self, changes: Vec<Change>) {
-        self.0.extend(changes);
-    }
-
-    /// Makes them durable.
-    pub(super) async fn write(self, ledger: &Ledger, step: &'static str) -> Result<(), PassError> {
-        Ok(ledger.write(self.0.into_iter().collect(), step).await?)
-    }
-}
 
 /// What is to happen to a folder's report.
 #[derive(Default)]
@@ -40,10 +20,16 @@ pub(super) struct ReportEdits {
     pub(super) clear: Vec<(u32, Option<ReportKind>)>,
 }
 
+impl ReportEdits {
+    pub(super) fn is_empty(&self) -> bool {
+        self.put.is_empty() && self.clear.is_empty()
+    }
+}
+
 impl Work<'_> {
     /// Adds the changes that edit a folder's records.
     pub(super) async fn edit_records(
-        &mut self,
+        &self,
         number: u32,
         edits: RecordEdits,
         changes: &mut Changes,
@@ -61,23 +47,23 @@ impl Work<'_> {
                     None => records.remove(&uid),
                 };
             }
-            let records: Vec<Record> = records.into_values().collect();
-            let (change, table_grew) = self.ledger.records_change(number, chunk, &records)?;
-            changes.add(change);
-            if table_grew {
-                changes.extend(self.ledger.folder_changes([number]));
-            }
+            self.ledger.put_records(number, chunk, records.values(), changes)?;
         }
         Ok(())
     }
 
-    /// Adds the changes that edit a folder's report.
+    /// Adds the changes that edit a folder's report, and its entry, which counts it. Costs nothing where nothing is
+    /// reported and nothing is put in.
     pub(super) async fn edit_report(
         &self,
         number: u32,
         edits: ReportEdits,
         changes: &mut Changes,
     ) -> Result<(), PassError> {
+        let entry = self.ledger.folder(number)?;
+        if edits.is_empty() || (edits.put.is_empty() && entry.reported == 0) {
+            return Ok(());
+        }
         let existing = self.ledger.report_chunks(number).await?;
         let mut chunks: BTreeMap<u32, ReportEdits> = BTreeMap::new();
         for item in edits.put {
@@ -89,6 +75,9 @@ impl Work<'_> {
                 chunks.entry(chunk).or_default().clear.push((uid, kind));
             }
         }
+        let skipped =
+            |items: &[ReportItem]| items.iter().filter(|item| item.kind == ReportKind::Skipped).count() as i64;
+        let (mut more_skipped, mut more) = (0_i64, 0_i64);
         for (chunk, edits) in chunks {
             let before = self.ledger.report(number, chunk).await?;
             let mut items = before.clone();
@@ -104,9 +93,26 @@ impl Work<'_> {
                 report::put(&mut items, item);
             }
             if items != before {
+                more_skipped += skipped(&items) - skipped(&before);
+                more += items.len() as i64 - before.len() as i64;
                 changes.add(Ledger::report_change(number, chunk, &items));
             }
         }
+        let edited = self.ledger.edit(number, |entry| {
+            entry.skipped = u32::try_from(i64::from(entry.skipped) + more_skipped).unwrap_or(0);
+            entry.reported = u32::try_from(i64::from(entry.reported) + more).unwrap_or(0);
+        })?;
+        if edited {
+            changes.folder(number);
+        }
         Ok(())
+    }
+
+    /// Writes reports by themselves.
+    pub(super) async fn report_now(&self, number: u32, put: Vec<ReportItem>) -> Result<(), PassError> {
+        let mut changes = Changes::default();
+        self.edit_report(number, ReportEdits { put, clear: Vec::new() }, &mut changes)
+            .await?;
+        Ok(self.ledger.write(changes, "replicate.reported").await?)
     }
 }

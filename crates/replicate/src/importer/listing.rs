@@ -1,12 +1,11 @@
 //! Reads the source's listings and compares them with the ledger as they arrive.
 
-use super::Work;
+use super::{Mode, Work};
 use crate::{
     compare::{FolderPlan, compare_changes, compare_whole},
     error::PassError,
     ledger::CHUNK_SHIFT,
     link::{LinkError, OctetStream},
-    report::ReportKind,
 };
 use futures_util::StreamExt;
 use rehome_mailbox::{ErrorScope, Folder, FolderPath, Retry};
@@ -26,6 +25,12 @@ const MAX_FOLDERS: usize = 200_000;
 
 /// How a source says that a folder is not there.
 const NOT_FOUND: &str = "ManagementObjectNotFoundException";
+
+/// The uids of a chunk of records.
+fn chunk_range(chunk: u32) -> std::ops::RangeInclusive<u32> {
+    let from = chunk << CHUNK_SHIFT;
+    from..=from | ((1 << CHUNK_SHIFT) - 1)
+}
 
 /// What a folder's listing says against the ledger.
 pub(super) struct Listed {
@@ -112,10 +117,12 @@ impl ListingReader {
                 "folder {} changed its UIDVALIDITY from {uid_validity} to {} while it was listed",
                 self.folder, head.validity
             ))),
-            ListingEvent::Item(_) | ListingEvent::Vanished(_) | ListingEvent::End { .. } => Err(protocol(&format!(
-                "listing folder {}: it does not begin with its head",
-                self.folder
-            ))),
+            ListingEvent::Item(_) | ListingEvent::Vanished(_) | ListingEvent::Present(_) | ListingEvent::End { .. } => {
+                Err(protocol(&format!(
+                    "listing folder {}: it does not begin with its head",
+                    self.folder
+                )))
+            }
         }
     }
 }
@@ -174,7 +181,7 @@ impl Work<'_> {
         if !missing {
             return PassError::Source(error);
         }
-        let retry = if self.live {
+        let retry = if self.mode == Mode::Sweep {
             // A closed mailbox lists late items alone.
             Retry::After(60)
         } else {
@@ -237,7 +244,9 @@ impl Work<'_> {
             let border = match &event {
                 ListingEvent::Item(item) => item.uid >> CHUNK_SHIFT,
                 ListingEvent::End { .. } => u32::MAX,
-                ListingEvent::Head(_) | ListingEvent::Vanished(_) => return Err(protocol(&"a frame out of place")),
+                ListingEvent::Head(_) | ListingEvent::Vanished(_) | ListingEvent::Present(_) => {
+                    return Err(protocol(&"a frame out of place"));
+                }
             };
             let pending_chunk = pending.first().map(|item| item.uid >> CHUNK_SHIFT);
             if pending_chunk.is_some_and(|chunk| chunk < border) || border == u32::MAX {
@@ -264,7 +273,7 @@ impl Work<'_> {
                     listed.listed = items;
                     return Ok(listed);
                 }
-                ListingEvent::Head(_) | ListingEvent::Vanished(_) => {}
+                ListingEvent::Head(_) | ListingEvent::Vanished(_) | ListingEvent::Present(_) => {}
             }
         }
     }
@@ -303,15 +312,21 @@ impl Work<'_> {
     ) -> Result<Listed, PassError> {
         let mut changed: Vec<ListedItem> = Vec::new();
         let mut vanished: Vec<UidSet> = Vec::new();
+        let mut present: Option<Vec<UidSet>> = None;
         loop {
             match reader.next().await? {
                 ListingEvent::Item(item) => changed.push(item),
                 ListingEvent::Vanished(uids) => vanished.push(uids),
+                ListingEvent::Present(uids) => present.get_or_insert_default().push(uids),
                 ListingEvent::End { .. } => break,
                 ListingEvent::Head(_) => return Err(protocol(&"a frame out of place")),
             }
         }
-        let gone = |uid: u32| vanished.iter().any(|uids| uids.contains(uid));
+        let among = |sets: &[UidSet], uid: u32| sets.iter().any(|uids| uids.contains(uid));
+        let gone = |uid: u32| match &present {
+            Some(present) => !among(present, uid),
+            None => among(&vanished, uid),
+        };
         let mut listed = Listed {
             head,
             conclusive: true,
@@ -320,8 +335,16 @@ impl Work<'_> {
             listed: 0,
         };
         let mut chunks: BTreeSet<u32> = changed.iter().map(|item| item.uid >> CHUNK_SHIFT).collect();
+        let mut known = 0;
         if let Some(number) = number {
-            chunks.extend(self.ledger.record_chunks(number).await?);
+            let map = self.ledger.map(number).await?;
+            known = map.len() as u64;
+            let held = self.ledger.record_chunks(number).await?;
+            // Records are read only where something changed.
+            chunks.extend(held.into_iter().filter(|chunk| {
+                let range = chunk_range(*chunk);
+                map.sources(range).any(gone)
+            }));
         }
         for chunk in chunks {
             let records = match number {
@@ -333,7 +356,8 @@ impl Work<'_> {
             let to = changed.partition_point(|item| item.uid >> CHUNK_SHIFT <= chunk);
             compare_changes(&changed[from..to], &here, &records, &mut listed.plan);
         }
-        let plan = &listed.plan;
+        let plan = &mut listed.plan;
+        plan.known = known;
         let count = (plan.known + plan.additions.len() as u64).saturating_sub(plan.removals.len() as u64);
         // Changes that do not lead to the source's own count are not believed: the caller lists anew.
         listed.conclusive = count == u64::from(listed.head.exists);
@@ -348,33 +372,31 @@ impl Work<'_> {
         uid_validity: u32,
         fresh: bool,
     ) -> Result<Option<UidSet>, PassError> {
-        let mut reader = self.open_listing(folder, None, fresh).await?;
-        reader.head(uid_validity).await?;
         let mut uids = UidSet::new();
-        loop {
-            match reader.next().await? {
-                ListingEvent::Item(item) => {
-                    uids.insert(item.uid);
-                }
-                ListingEvent::End { whole, .. } => return Ok(whole.then_some(uids)),
-                ListingEvent::Head(_) | ListingEvent::Vanished(_) => return Err(protocol(&"a frame out of place")),
-            }
-        }
+        let whole = self.look_at(folder, uid_validity, fresh, |item| {
+            uids.insert(item.uid);
+        });
+        Ok(whole.await?.then_some(uids))
     }
 
-    /// Whether items of a folder stand in the report as skipped.
-    pub(super) async fn has_skipped(&self, number: u32) -> Result<bool, PassError> {
-        for chunk in self.ledger.report_chunks(number).await? {
-            if self
-                .ledger
-                .report(number, chunk)
-                .await?
-                .iter()
-                .any(|item| item.kind == ReportKind::Skipped)
-            {
-                return Ok(true);
+    /// Looks at every item of a whole listing; false where it was not whole.
+    pub(super) async fn look_at(
+        &self,
+        folder: &FolderPath,
+        uid_validity: u32,
+        fresh: bool,
+        mut look: impl FnMut(ListedItem) + Send,
+    ) -> Result<bool, PassError> {
+        let mut reader = self.open_listing(folder, None, fresh).await?;
+        reader.head(uid_validity).await?;
+        loop {
+            match reader.next().await? {
+                ListingEvent::Item(item) => look(item),
+                ListingEvent::End { whole, .. } => return Ok(whole),
+                ListingEvent::Head(_) | ListingEvent::Vanished(_) | ListingEvent::Present(_) => {
+                    return Err(protocol(&"a frame out of place"));
+                }
             }
         }
-        Ok(false)
     }
 }

@@ -1,40 +1,49 @@
 //! The importer: brings a mailbox to what the source holds, pass by pass, and makes the target's root.
 
 mod apply;
+mod budget;
 mod changes;
+mod folders;
+mod incoming;
+mod line;
 mod listing;
+mod live;
 mod pass;
 mod pull;
 mod recover;
+mod rename;
 mod sweep;
 mod verify;
 
 use crate::{
     error::PassError,
-    ledger::{FolderState, Ledger},
+    ledger::{FolderState, Ledger, Octets},
     link::{SourceLink, SweepFolder},
     proof::Exception,
     report::{Report, ReportItem, ReportKind},
     storage::ChunkStorage,
 };
-use rehome_mailbox::{Capabilities, FolderPath, FolderStatus, Mailbox};
+use budget::Budget;
+use futures_util::{FutureExt, StreamExt, stream};
+use rehome_mailbox::{Capabilities, ErrorScope, Folder, FolderPath, FolderStatus, Mailbox};
 use rehome_wire::digest::Digest;
 use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Semaphore, watch};
 
 /// How an importer works.
 #[derive(Clone)]
 pub struct ImportSettings {
     /// The move's 128 bits: names its items in keys and its spool files.
     pub move_id: u128,
-    /// Octets of bodies that may be held in memory; at least 1 MiB is used.
+    /// Octets of bodies that may be held in memory: half of it for what arrived, half for answers that were asked for
+    /// ahead; an eighth is used beyond that for folders whose turn is to come. At least 3 MiB are used.
     pub memory_budget: usize,
     /// A folder for larger bodies on their way. Files of this move in it are removed at the start of every pass.
     pub spool: PathBuf,
@@ -42,6 +51,10 @@ pub struct ImportSettings {
     pub given_uids: bool,
     /// Read back what was appended; off, there is never a root.
     pub read_back: bool,
+    /// The target is an existing mailbox in use, without lock, root or hiding: additions and flags are carried (a flag
+    /// that the source did not change since the last pass stays as the user has it), removals are not, foreign items and
+    /// folders are never touched, and folders that are there are used as they are. There is no [`Importer::target_root`].
+    pub live_target: bool,
     /// Is told how far a pass is.
     pub progress: Arc<dyn Fn(&Progress) + Send + Sync>,
     /// Whether the lease still holds, by the monotonic clock; asked before every command to a server.
@@ -57,7 +70,7 @@ pub enum PassKind {
     Initial,
     /// What changed since.
     Incremental,
-    /// What changed since, with the source locked: every folder must be listed wholly.
+    /// What changed since, with the source locked: what is listed must be listed wholly.
     Final,
 }
 
@@ -87,6 +100,8 @@ pub struct PassOutcome {
     pub items_total: u64,
     /// Folders that were listed; the others' numbers proved that nothing changed.
     pub folders_listed: u64,
+    /// Folders that were renamed on the target as at the source.
+    pub folders_renamed: u64,
     /// Folders made on the target.
     pub folders_created: u64,
     /// Folders removed on the target.
@@ -101,6 +116,8 @@ pub struct PassOutcome {
     pub items_paired: u64,
     /// Items found on the target by recovery.
     pub items_recovered: u64,
+    /// Late doubles removed from the target, or reported where it is live.
+    pub late_doubles: u64,
     /// Items whose flags were set.
     pub flags_changed: u64,
     /// Items removed from the target.
@@ -141,7 +158,7 @@ pub struct Importer {
     target: Arc<dyn Mailbox>,
     storage: Arc<dyn ChunkStorage>,
     settings: ImportSettings,
-    running: Mutex<()>,
+    running: tokio::sync::Mutex<()>,
 }
 
 impl Importer {
@@ -157,7 +174,7 @@ impl Importer {
             target,
             storage: ledger,
             settings,
-            running: Mutex::new(()),
+            running: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -167,9 +184,14 @@ impl Importer {
     /// [`PassError`]. What was applied stays; the next pass goes on from there.
     pub async fn pass(&self, kind: PassKind) -> Result<PassOutcome, PassError> {
         let _running = self.running.lock().await;
-        let mut work = self.work(false).await?;
+        let mode = if self.settings.live_target {
+            Mode::Live
+        } else {
+            Mode::Hidden
+        };
+        let work = self.work(mode).await?;
         work.run_pass(kind).await?;
-        Ok(work.outcome)
+        Ok(work.take_outcome())
     }
 
     /// The target's root, from what was read back and from listings made now. Call it after a final pass, under the
@@ -177,11 +199,17 @@ impl Importer {
     ///
     /// # Errors
     /// [`PassError::ReadBackRequired`] with read-back switched off; [`PassError::TargetDiffers`] where the target lacks
-    /// items (the next final pass brings them again) or holds items of unknown origin; else as a pass.
+    /// items (the next final pass brings them again) or holds items of unknown origin, and always for a live target; else
+    /// as a pass.
     pub async fn target_root(&self) -> Result<TargetRoot, PassError> {
         let _running = self.running.lock().await;
-        let mut work = self.work(false).await?;
-        work.target_root().await
+        if self.settings.live_target {
+            return Err(PassError::TargetDiffers {
+                message: "the target is in use: it holds more than the move brought, so there is no root".to_owned(),
+                mended: false,
+            });
+        }
+        self.work(Mode::Hidden).await?.target_root().await
     }
 
     /// Appends what a late sweep found. The target may be live: nothing but additions is carried, uids are the target's.
@@ -190,8 +218,7 @@ impl Importer {
     /// As a pass. The same additions may be given again: what was appended is not appended twice.
     pub async fn sweep(&self, additions: &[SweepFolder]) -> Result<SweepOutcome, PassError> {
         let _running = self.running.lock().await;
-        let mut work = self.work(true).await?;
-        work.run_sweep(additions).await
+        self.work(Mode::Sweep).await?.run_sweep(additions).await
     }
 
     /// Everything reported about items so far.
@@ -202,24 +229,41 @@ impl Importer {
         read_report(&Ledger::load(Arc::clone(&self.storage)).await?).await
     }
 
-    async fn work(&self, live: bool) -> Result<Work<'_>, PassError> {
+    async fn work(&self, mode: Mode) -> Result<Work<'_>, PassError> {
+        let ledger = Ledger::load(Arc::clone(&self.storage)).await?;
+        let entries = ledger.folders();
+        let shown = |octets| entries.iter().any(|entry| entry.octets == octets);
+        let octets = if shown(Octets::Rewritten) {
+            Octets::Rewritten
+        } else if shown(Octets::Kept) || !self.settings.read_back {
+            Octets::Kept
+        } else {
+            Octets::Unknown
+        };
+        let capabilities = self.target.capabilities();
+        let lanes = capabilities.folders_at_once.clamp(1, MOST_LANES);
         Ok(Work {
             source: &*self.source,
             target: &*self.target,
             settings: &self.settings,
-            capabilities: self.target.capabilities(),
-            ledger: Ledger::load(Arc::clone(&self.storage)).await?,
-            live,
-            target_numbers: None,
-            pool: HashMap::new(),
-            outcome: PassOutcome::default(),
-            progress: Progress::default(),
-            spooled: 0,
+            capabilities,
+            ledger,
+            mode,
+            lanes,
+            turns: Semaphore::new(lanes),
+            budget: Budget::new(self.settings.memory_budget),
+            octets: Mutex::new(octets),
+            target_folders: tokio::sync::Mutex::default(),
+            pool: Mutex::default(),
+            outcome: Mutex::default(),
+            progress: Mutex::default(),
+            spooled: AtomicU64::new(0),
+            failure: Mutex::default(),
+            stop: watch::channel(false).0,
         })
     }
 }
 
-/// Reads the whole report.
 /// Everything reported about the items of a move, without running it.
 ///
 /// # Errors
@@ -230,15 +274,15 @@ pub async fn report_of(ledger: Arc<dyn ChunkStorage>) -> Result<Report, PassErro
 
 async fn read_report(ledger: &Ledger) -> Result<Report, PassError> {
     let mut report = Report::default();
-    for (number, folder) in ledger.folders() {
+    for folder in ledger.folders() {
         if folder.state != FolderState::Active {
             continue;
         }
-        for chunk in ledger.report_chunks(*number).await? {
-            report.items.extend(ledger.report(*number, chunk).await?);
+        for chunk in ledger.report_chunks(folder.number).await? {
+            report.items.extend(ledger.report(folder.number, chunk).await?);
         }
-        for chunk in ledger.record_chunks(*number).await? {
-            let records = ledger.records(*number, chunk).await?;
+        for chunk in ledger.record_chunks(folder.number).await? {
+            let records = ledger.records(folder.number, chunk).await?;
             report.line_ends_only += records.iter().filter(|record| record.line_ends_only).count() as u64;
         }
     }
@@ -248,22 +292,60 @@ async fn read_report(ledger: &Ledger) -> Result<Report, PassError> {
     Ok(report)
 }
 
-/// One pass, sweep or root at work.
+/// Most folders that are worked on at once.
+const MOST_LANES: usize = 8;
+/// Folders whose first items are asked for before it is their turn, so that distance costs small folders nothing.
+const FOLDERS_AHEAD: usize = 4;
+
+/// Whose the target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Ours: nobody sees it.
+    Hidden,
+    /// It was shown after a cutover, and late items follow.
+    Sweep,
+    /// It is an existing mailbox in use ([`ImportSettings::live_target`]).
+    Live,
+}
+
+/// An item of the target that is about to be removed.
+#[derive(Clone)]
+struct Pooled {
+    path: FolderPath,
+    validity: u32,
+    uid: u32,
+}
+
+/// One pass, sweep or root at work, shared by the folders that are worked on at once.
 struct Work<'a> {
     source: &'a dyn SourceLink,
     target: &'a dyn Mailbox,
     settings: &'a ImportSettings,
     capabilities: Capabilities,
     ledger: Ledger,
-    /// The target is shown already: only additions, and others may change it too.
-    live: bool,
-    /// The target's folders with their numbers, read when first needed and kept up to date.
-    target_numbers: Option<HashMap<FolderPath, FolderStatus>>,
+    mode: Mode,
+    /// Folders that are changed on the target at once.
+    lanes: usize,
+    /// One for each of them, given in the order of asking.
+    turns: Semaphore,
+    budget: Budget,
+    /// Whether the target gives back what it was given.
+    octets: Mutex<Octets>,
+    /// The target's folders, read when first needed and kept up to date.
+    target_folders: tokio::sync::Mutex<Option<HashMap<FolderPath, Folder>>>,
     /// Items of the target that are about to be removed: copied from there where they turn up elsewhere.
-    pool: HashMap<Digest, (FolderPath, u32)>,
-    outcome: PassOutcome,
-    progress: Progress,
-    spooled: u64,
+    pool: Mutex<HashMap<Digest, Pooled>>,
+    outcome: Mutex<PassOutcome>,
+    progress: Mutex<Progress>,
+    spooled: AtomicU64,
+    /// The first error of any folder.
+    failure: Mutex<Option<PassError>>,
+    /// True once nothing more is to begin.
+    stop: watch::Sender<bool>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Work<'_> {
@@ -272,50 +354,129 @@ impl Work<'_> {
         if !(self.settings.lease)() {
             return Err(PassError::LeaseLost);
         }
-        if self.settings.cancel.load(Ordering::SeqCst) {
+        if self.settings.cancel.load(Ordering::SeqCst) || *self.stop.borrow() {
             return Err(PassError::Cancelled);
         }
         Ok(())
     }
 
+    /// Whether others than the move may change the target.
+    fn is_live(&self) -> bool {
+        match self.mode {
+            Mode::Hidden => false,
+            Mode::Sweep | Mode::Live => true,
+        }
+    }
+
+    fn outcome(&self) -> MutexGuard<'_, PassOutcome> {
+        lock(&self.outcome)
+    }
+
+    fn take_outcome(&self) -> PassOutcome {
+        std::mem::take(&mut *self.outcome())
+    }
+
+    /// Runs work on several folders at once, begun in their order. What fails in one folder alone leaves the others
+    /// going; anything wider stops them at their next command. The first error is returned when all have ended.
+    async fn at_once<T, F>(
+        &self,
+        of: impl IntoIterator<Item = T>,
+        most: usize,
+        work: impl Fn(T) -> F,
+    ) -> Result<(), PassError>
+    where
+        F: Future<Output = Result<(), PassError>> + Send,
+    {
+        let all = of.into_iter().map(|of| {
+            let one = work(of);
+            async move {
+                if let Err(error) = one.await {
+                    if error.scope() > ErrorScope::Folder {
+                        self.stop.send_replace(true);
+                    }
+                    lock(&self.failure).get_or_insert(error);
+                }
+            }
+            .boxed()
+        });
+        stream::iter(all.collect::<Vec<_>>())
+            .buffer_unordered(most.max(1))
+            .collect::<()>()
+            .await;
+        let failure = lock(&self.failure).take();
+        failure.map_or(Ok(()), Err)
+    }
+
     /// The numbers of a target folder, as read once in this pass and changed by it since.
-    async fn target_status(&mut self, path: &FolderPath) -> Result<Option<FolderStatus>, PassError> {
-        if self.target_numbers.is_none() {
-            self.guard()?;
-            let folders = self.target.folders().await.map_err(PassError::Target)?;
-            let numbers = folders
-                .into_iter()
-                .filter_map(|folder| Some((folder.path, folder.status?)));
-            self.target_numbers = Some(numbers.collect());
-        }
-        Ok(self
-            .target_numbers
-            .as_ref()
-            .and_then(|numbers| numbers.get(path))
-            .copied())
+    async fn target_status(&self, path: &FolderPath) -> Result<Option<FolderStatus>, PassError> {
+        self.with_target_folders(|folders| folders.get(path).and_then(|folder| folder.status))
+            .await
     }
 
-    fn note_target_status(&mut self, path: &FolderPath, status: Option<FolderStatus>) {
-        if let Some(numbers) = &mut self.target_numbers {
-            match status {
-                Some(status) => numbers.insert(path.clone(), status),
-                None => numbers.remove(path),
-            };
-        }
+    async fn with_target_folders<T>(
+        &self,
+        look: impl FnOnce(&mut HashMap<FolderPath, Folder>) -> T,
+    ) -> Result<T, PassError> {
+        let mut held = self.target_folders.lock().await;
+        let folders = match held.take() {
+            Some(folders) => folders,
+            None => {
+                self.guard()?;
+                let folders = self.target.folders().await.map_err(PassError::Target)?;
+                folders
+                    .into_iter()
+                    .map(|folder| (folder.path.clone(), folder))
+                    .collect()
+            }
+        };
+        Ok(look(held.insert(folders)))
     }
 
-    fn show(&mut self, folder: &FolderPath) {
-        self.progress.folder = folder.to_string();
-        (self.settings.progress)(&self.progress);
+    /// Forgets the target's folders: they are read again when needed.
+    async fn forget_target_folders(&self) {
+        *self.target_folders.lock().await = None;
+    }
+
+    /// Keeps the folders up to date, where they were read.
+    async fn note_target_folder(&self, path: &FolderPath, status: Option<FolderStatus>) {
+        let mut held = self.target_folders.lock().await;
+        let Some(folders) = &mut *held else { return };
+        let Some(status) = status else {
+            folders.remove(path);
+            return;
+        };
+        let folder = folders.entry(path.clone()).or_insert_with(|| Folder {
+            path: path.clone(),
+            special_use: None,
+            subscribed: false,
+            selectable: true,
+            status: None,
+            mailbox_id: None,
+        });
+        folder.selectable = true;
+        folder.status = Some(status);
+    }
+
+    fn show(&self, folder: &FolderPath) {
+        self.report_progress(|progress| progress.folder = folder.to_string());
+    }
+
+    fn report_progress(&self, change: impl FnOnce(&mut Progress)) {
+        let mut progress = lock(&self.progress);
+        change(&mut progress);
+        (self.settings.progress)(&progress);
     }
 
     /// Something about one item for the report.
     fn report_item(&self, number: u32, uid: u32, kind: ReportKind, reason: String) -> Result<ReportItem, PassError> {
         let side = match kind {
             ReportKind::LineEnds => crate::report::Side::Source,
-            ReportKind::Skipped | ReportKind::Altered | ReportKind::Flags | ReportKind::Date | ReportKind::Keywords => {
-                crate::report::Side::Target
-            }
+            ReportKind::Skipped
+            | ReportKind::Altered
+            | ReportKind::Flags
+            | ReportKind::Date
+            | ReportKind::Keywords
+            | ReportKind::Double => crate::report::Side::Target,
         };
         Ok(ReportItem {
             folder: self.ledger.folder(number)?.source_path.0.clone(),

@@ -1,77 +1,66 @@
 //! A pass: folder operations, additions, flags, and removals last.
 
 use super::{
-    PassKind, Work,
-    apply::FolderWork,
-    changes::{Changes, RecordEdits, ReportEdits},
+    FOLDERS_AHEAD, Mode, PassKind, Pooled, Work,
+    changes::{RecordEdits, ReportEdits},
     listing::{Listed, protocol},
+    lock,
+    pull::REQUESTS_OPEN,
     recover::targets_of,
 };
 use crate::{
-    compare::{FolderStep, KnownFolder, compare_folders, shrank},
+    compare::{Addition, FolderStep, KnownFolder, compare_folders, shrank},
     error::PassError,
-    ledger::{CHUNK_SHIFT, FolderEntry, FolderState, KeywordTable, Ledger, ReadBack, Record, Synced},
+    ledger::{CHUNK_SHIFT, Changes, FolderEntry, FolderState, Ledger, ReadBack, Record, Synced},
     report::{ReportItem, ReportKind, Side},
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
-use rehome_mailbox::{ErrorScope, Folder, FolderIdentity, FolderStatus, NewFolder, Retry};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use rehome_mailbox::{ErrorScope, Folder, FolderIdentity, FolderPath, FolderStatus, NewFolder, Retry};
 use rehome_wire::{frames::MAX_BODY_REQUEST_ITEMS, uid_set::UidSet};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// Most items that copies on the target are made from in one pass.
 const POOL: usize = 200_000;
 /// Folders that are listed at once.
-const LISTINGS_AT_ONCE: usize = 16;
+const LISTINGS_AT_ONCE: usize = 32;
 
 /// A folder of the source that is worked on.
-struct Job {
+pub(super) struct Job {
     /// Its place in the source's list.
-    source: usize,
+    pub(super) source: usize,
     /// Its number, once it is in the ledger.
-    number: Option<u32>,
+    pub(super) number: Option<u32>,
     /// Its number under an earlier validity.
-    reset: Option<u32>,
-    listed: Listed,
+    pub(super) reset: Option<u32>,
+    pub(super) listed: Listed,
+}
+
+impl Job {
+    fn additions(&self) -> &[Addition] {
+        &self.listed.plan.additions
+    }
 }
 
 impl Work<'_> {
-    pub(super) async fn run_pass(&mut self, kind: PassKind) -> Result<(), PassError> {
+    pub(super) async fn run_pass(&self, kind: PassKind) -> Result<(), PassError> {
         self.recover().await?;
         let folders = self.source_folders().await?;
-        let selectable = folders.iter().filter(|folder| folder.selectable);
-        self.outcome.folders = selectable.clone().count() as u64;
-        self.outcome.items_total = selectable
-            .filter_map(|folder| folder.status)
-            .map(|s| u64::from(s.exists))
-            .sum();
-        self.progress.folders_total = self.outcome.folders;
-        self.progress.items_total = self.outcome.items_total;
-        let steps = self.decide(&folders).await?;
-        let vanished: Vec<u32> = steps
-            .iter()
-            .filter_map(|step| {
-                if let FolderStep::Vanished { number } = step {
-                    Some(*number)
-                } else {
-                    None
-                }
-            })
-            .collect();
+        self.begin_progress(&folders);
+        self.rename_folders(&folders).await?;
+        let steps = self.decide(&folders)?;
+        let vanished = self.vanished(&steps);
         self.confirm_vanished(&vanished).await?;
         let mut jobs = self.list_all(kind, &folders, &steps).await?;
         self.create_folders(&folders, &mut jobs).await?;
         self.begin_resets(&folders, &mut jobs).await?;
         self.fill_pool(&jobs, &vanished).await?;
-        self.progress.items_to_do = jobs.iter().map(|job| job.listed.plan.additions.len() as u64).sum();
-        for job in &jobs {
-            self.additions(job).await?;
-        }
-        for job in &jobs {
-            self.flags_and_dates(&folders[job.source], job).await?;
-        }
-        for job in &jobs {
-            self.removals(job).await?;
-        }
+        self.all_additions(&jobs).await?;
+        self.subscriptions(&folders).await?;
+        self.at_once(&jobs, self.lanes, |job| self.flags_and_dates(job)).await?;
+        self.at_once(&jobs, self.lanes, |job| self.removals(job)).await?;
         for number in vanished {
             self.remove_vanished(number).await?;
         }
@@ -80,55 +69,52 @@ impl Work<'_> {
             self.raise_uid_next(&folders, &jobs).await?;
         }
         self.end_pass(&folders, &jobs).await?;
-        if kind == PassKind::Initial {
-            for number in jobs.iter().filter_map(|job| job.number) {
-                self.verify_folder(number).await?;
-            }
-        }
-        self.outcome.items_skipped = self.count_skipped().await?;
-        self.progress.folder = String::new();
-        (self.settings.progress)(&self.progress);
+        self.verify_jobs(kind, &jobs).await?;
+        self.outcome().items_skipped = self.active().map(|entry| u64::from(entry.skipped)).sum();
+        self.report_progress(|progress| progress.folder = String::new());
         Ok(())
     }
 
-    async fn count_skipped(&self) -> Result<u64, PassError> {
-        let mut skipped = 0;
-        for number in self.in_state(FolderState::Active) {
-            for chunk in self.ledger.report_chunks(number).await? {
-                let items = self.ledger.report(number, chunk).await?;
-                skipped += items.iter().filter(|item| item.kind == ReportKind::Skipped).count() as u64;
-            }
-        }
-        Ok(skipped)
+    fn begin_progress(&self, folders: &[Folder]) {
+        let selectable = || folders.iter().filter(|folder| folder.selectable);
+        let items = selectable()
+            .filter_map(|folder| folder.status)
+            .map(|s| u64::from(s.exists));
+        let (count, items) = (selectable().count() as u64, items.sum());
+        let mut outcome = self.outcome();
+        outcome.folders = count;
+        outcome.items_total = items;
+        let mut progress = lock(&self.progress);
+        progress.folders_total = count;
+        progress.items_total = items;
+    }
+
+    fn active(&self) -> impl Iterator<Item = Arc<FolderEntry>> {
+        let entries = self.ledger.folders().into_iter();
+        entries.filter(|entry| entry.state == FolderState::Active)
     }
 
     /// What becomes of every folder. One whose items were skipped is never taken for unchanged.
-    async fn decide(&self, folders: &[Folder]) -> Result<Vec<FolderStep>, PassError> {
-        let mut skipped = BTreeSet::new();
-        let current = |entry: &&FolderEntry| matches!(entry.state, FolderState::Active | FolderState::Creating);
-        for entry in self.ledger.folders().values().filter(current) {
-            if self.has_skipped(entry.number).await? {
-                skipped.insert(entry.number);
-            }
-        }
-        let known: Vec<KnownFolder<'_>> = self
-            .ledger
-            .folders()
-            .values()
-            .filter(current)
-            .map(|entry| KnownFolder {
-                number: entry.number,
-                path: &entry.source_path,
-                uid_validity: entry.source_validity,
-                created: entry.state == FolderState::Active,
-                synced: entry.synced.as_ref().filter(|_| !skipped.contains(&entry.number)),
-            })
-            .collect();
-        let steps = compare_folders(folders, &known);
+    fn decide(&self, folders: &[Folder]) -> Result<Vec<FolderStep>, PassError> {
+        let entries = self.ledger.folders();
+        let steps = compare_folders(folders, &known_folders(&entries));
         for step in &steps {
             tracing::debug!(?step, "folder");
         }
         Ok(steps)
+    }
+
+    /// The folders that are to go. In a mailbox in use none does.
+    fn vanished(&self, steps: &[FolderStep]) -> Vec<u32> {
+        let vanished = steps.iter().filter_map(|step| match step {
+            FolderStep::Vanished { number } if self.mode != Mode::Live => Some(*number),
+            FolderStep::Vanished { .. }
+            | FolderStep::Create { .. }
+            | FolderStep::Reset { .. }
+            | FolderStep::List { .. }
+            | FolderStep::Unchanged { .. } => None,
+        });
+        vanished.collect()
     }
 
     /// A folder is believed to be gone only if a second look on a new connection agrees.
@@ -156,12 +142,7 @@ impl Work<'_> {
     }
 
     /// Lists what is to be listed, several folders at once: distance costs a few round trips, not one a folder.
-    async fn list_all(
-        &mut self,
-        kind: PassKind,
-        folders: &[Folder],
-        steps: &[FolderStep],
-    ) -> Result<Vec<Job>, PassError> {
+    async fn list_all(&self, kind: PassKind, folders: &[Folder], steps: &[FolderStep]) -> Result<Vec<Job>, PassError> {
         let mut wanted = Vec::new();
         for step in steps {
             let (source, number, reset) = match step {
@@ -174,10 +155,12 @@ impl Work<'_> {
         }
         let listings: Vec<_> = wanted
             .iter()
-            .map(|(source, status, number, reset)| self.list_one(kind, &folders[*source], *status, *number, *reset))
+            .map(|(source, status, number, reset)| {
+                self.list_one(kind, &folders[*source], *status, *number, *reset).boxed()
+            })
             .collect();
         let listed: Vec<Listed> = stream::iter(listings).buffered(LISTINGS_AT_ONCE).try_collect().await?;
-        self.outcome.folders_listed += listed.len() as u64;
+        self.outcome().folders_listed += listed.len() as u64;
         let jobs = wanted.into_iter().zip(listed);
         Ok(jobs
             .map(|((source, _, number, reset), listed)| Job {
@@ -199,10 +182,11 @@ impl Work<'_> {
         reset: Option<u32>,
     ) -> Result<Listed, PassError> {
         let (path, validity) = (&folder.path, status.uid_validity);
-        let synced = match number {
-            Some(number) if !self.has_skipped(number).await? => self.ledger.folder(number)?.synced.as_ref(),
-            Some(_) | None => None,
-        };
+        let entry = number.map(|number| self.ledger.folder(number)).transpose()?;
+        let synced = entry
+            .as_ref()
+            .filter(|entry| entry.skipped == 0)
+            .and_then(|entry| entry.synced.as_ref());
         let token = synced.and_then(|synced| synced.token.as_deref());
         let mut listed = self.list_and_compare(path, validity, number, token, false).await?;
         if !listed.conclusive {
@@ -256,96 +240,10 @@ impl Work<'_> {
         })
     }
 
-    /// New folders: an intent for all of them, then each, then their numbers.
-    async fn create_folders(&mut self, folders: &[Folder], jobs: &mut [Job]) -> Result<(), PassError> {
-        let mut creating = Vec::new();
-        for job in jobs.iter_mut().filter(|job| job.reset.is_none()) {
-            let folder = &folders[job.source];
-            let validity = job.listed.head.validity;
-            let number = match job.number {
-                None => self.ledger.add_folder(|number| new_entry(number, folder, validity))?,
-                Some(number) if self.ledger.folder(number)?.state == FolderState::Creating => {
-                    *self.ledger.folder_mut(number)? = new_entry(number, folder, validity);
-                    number
-                }
-                Some(_) => continue,
-            };
-            job.number = Some(number);
-            creating.push((number, job.listed.head.uid_next));
-        }
-        if creating.is_empty() {
-            return Ok(());
-        }
-        let numbers = || creating.iter().map(|(number, _)| *number);
-        self.ledger
-            .write(self.ledger.folder_changes(numbers()), "replicate.folders_creating")
-            .await?;
-        for (number, uid_next) in &creating {
-            self.create_folder(*number, *uid_next).await?;
-        }
-        Ok(self
-            .ledger
-            .write(self.ledger.folder_changes(numbers()), "replicate.folders_created")
-            .await?)
-    }
-
-    /// Makes one folder and takes its numbers. Uids are kept only in a folder that is empty and has the source's validity.
-    pub(super) async fn create_folder(&mut self, number: u32, uid_next: u32) -> Result<(), PassError> {
-        let entry = self.ledger.folder(number)?.clone();
-        let keep = self.settings.given_uids && self.capabilities.given_uids && !self.live;
-        let identity = keep.then_some(FolderIdentity {
-            uid_validity: entry.source_validity,
-            uid_next,
-        });
-        let new = NewFolder {
-            special_use: entry.special_use,
-            subscribed: entry.subscribed,
-            identity,
-        };
-        self.guard()?;
-        let status = self
-            .target
-            .create_folder(&entry.target_path, &new)
-            .await
-            .map_err(PassError::Target)?;
-        self.note_target_status(&entry.target_path, Some(status));
-        self.outcome.folders_created += 1;
-        let entry = self.ledger.folder_mut(number)?;
-        entry.target_validity = status.uid_validity;
-        entry.given_uids = keep && status.uid_validity == entry.source_validity && status.exists == 0;
-        entry.state = FolderState::Active;
-        Ok(())
-    }
-
-    /// Folders with another validity: the target folder stays, under a new number; the items of the old one wait in it.
-    async fn begin_resets(&mut self, folders: &[Folder], jobs: &mut [Job]) -> Result<(), PassError> {
-        for job in jobs {
-            let Some(old) = job.reset else { continue };
-            job.number = Some(
-                self.begin_reset(old, &folders[job.source], job.listed.head.validity)
-                    .await?,
-            );
-        }
-        Ok(())
-    }
-
-    pub(super) async fn begin_reset(&mut self, old: u32, folder: &Folder, validity: u32) -> Result<u32, PassError> {
-        let target_validity = self.ledger.folder(old)?.target_validity;
-        let number = self.ledger.add_folder(|number| FolderEntry {
-            state: FolderState::Active,
-            target_validity,
-            ..new_entry(number, folder, validity)
-        })?;
-        self.ledger.folder_mut(old)?.state = FolderState::Retired;
-        self.ledger
-            .write(self.ledger.folder_changes([old, number]), "replicate.folder_reset")
-            .await?;
-        Ok(number)
-    }
-
     /// What is about to be removed from the target may turn up elsewhere: it is copied from there.
-    async fn fill_pool(&mut self, jobs: &[Job], vanished: &[u32]) -> Result<(), PassError> {
-        if !self.capabilities.copy || jobs.iter().all(|job| job.listed.plan.additions.is_empty()) {
+    async fn fill_pool(&self, jobs: &[Job], vanished: &[u32]) -> Result<(), PassError> {
+        let live = self.mode == Mode::Live;
+        if !self.capabilities.copy || live || jobs.iter().all(|job| job.additions().is_empty()) {
             return Ok(());
         }
         let mut leaving: Vec<(u32, Option<UidSet>)> = vanished.iter().map(|number| (*number, None)).collect();
@@ -354,14 +252,25 @@ impl Work<'_> {
             leaving.extend(job.number.map(|number| (number, Some(uids))));
         }
         for (number, uids) in leaving {
-            let path = self.ledger.folder(number)?.target_path.clone();
+            let entry = self.ledger.folder(number)?;
             let map = self.ledger.map(number).await?;
-            for chunk in self.ledger.record_chunks(number).await? {
-                for record in self.ledger.records(number, chunk).await? {
+            let mut chunks = self.ledger.record_chunks(number).await?;
+            if let Some(uids) = &uids {
+                let wanted: BTreeSet<u32> = uids.iter().map(|uid| uid >> CHUNK_SHIFT).collect();
+                chunks.retain(|chunk| wanted.contains(chunk));
+            }
+            for chunk in chunks {
+                let records = self.ledger.records(number, chunk).await?;
+                let mut pool = lock(&self.pool);
+                for record in records {
                     let leaves = uids.as_ref().is_none_or(|uids| uids.contains(record.uid));
-                    if leaves && record.read_back == ReadBack::Equal && self.pool.len() < POOL {
-                        let from = map.get(record.uid).map(|uid| (path.clone(), uid));
-                        self.pool.extend(from.map(|from| (record.digest, from)));
+                    if leaves && record.read_back == ReadBack::Equal && pool.len() < POOL {
+                        let from = map.get(record.uid).map(|uid| Pooled {
+                            path: entry.target_path.clone(),
+                            validity: entry.target_validity,
+                            uid,
+                        });
+                        pool.extend(from.map(|from| (record.digest, from)));
                     }
                 }
             }
@@ -369,188 +278,186 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn additions(&mut self, job: &Job) -> Result<(), PassError> {
-        let (Some(number), additions) = (job.number, &job.listed.plan.additions) else {
-            return Ok(());
-        };
-        if additions.is_empty() {
-            return Ok(());
-        }
-        let mut folder = self.folder_work(number).await?;
-        self.show(&folder.source_path);
-        let gone = self.pull_all(&mut folder, additions).await?;
-        if !gone.is_empty() {
-            self.check_gone(&mut folder, &gone).await?;
-        }
-        self.note_uid_next(&folder);
-        Ok(())
+    /// Additions of all folders, as many folders at once as the target is worth; those behind them have their first items
+    /// asked for already.
+    async fn all_additions(&self, jobs: &[Job]) -> Result<(), PassError> {
+        let wanting: Vec<&Job> = jobs.iter().filter(|job| !job.additions().is_empty()).collect();
+        self.report_progress(|progress| {
+            progress.items_to_do = wanting.iter().map(|job| job.additions().len() as u64).sum();
+        });
+        let at_once = (self.lanes + FOLDERS_AHEAD).min(wanting.len());
+        self.budget
+            .share_requests(self.lanes.min(wanting.len()) * REQUESTS_OPEN);
+        self.at_once(wanting, at_once, |job| self.additions(job)).await
     }
 
-    pub(super) fn note_uid_next(&mut self, folder: &FolderWork) {
-        let numbers = self.target_numbers.as_mut();
-        if let Some(status) = numbers.and_then(|numbers| numbers.get_mut(&folder.target_path)) {
-            status.uid_next = folder.uid_next;
+    async fn additions(&self, job: &Job) -> Result<(), PassError> {
+        let Some(number) = job.number else { return Ok(()) };
+        let gone = self.bring(number, job.additions()).await?;
+        if gone.is_empty() {
+            return Ok(());
         }
+        self.check_gone(number, &gone).await
     }
 
     /// *Gone* is believed only if the next listing agrees; else the item is asked for once more, then reported.
-    pub(super) async fn check_gone(&mut self, folder: &mut FolderWork, gone: &[u32]) -> Result<(), PassError> {
-        let Some(listed) = self
-            .list_uids(&folder.source_path, folder.source_validity, false)
-            .await?
-        else {
+    pub(super) async fn check_gone(&self, number: u32, gone: &[u32]) -> Result<(), PassError> {
+        let entry = self.ledger.folder(number)?;
+        let Some(listed) = self.list_uids(&entry.source_path, entry.source_validity, false).await? else {
             return Err(protocol(&format!(
                 "folder {} lost items while it was copied",
-                folder.source_path
+                entry.source_path
             )));
         };
-        let still_listed: Vec<_> = gone
+        let still_listed: Vec<Addition> = gone
             .iter()
             .filter(|uid| listed.contains(**uid))
-            .map(|uid| crate::compare::Addition {
+            .map(|uid| Addition {
                 uid: *uid,
                 length_hint: None,
             })
             .collect();
-        if still_listed.is_empty() {
-            return Ok(());
-        }
         for part in still_listed.chunks(MAX_BODY_REQUEST_ITEMS) {
             let mut reports = Vec::new();
-            for uid in self.pull_all(folder, part).await? {
+            for uid in self.bring(number, part).await? {
                 let reason = "the source lists it, but says that it is gone".to_owned();
-                let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
+                let item = self.report_item(number, uid, ReportKind::Skipped, reason)?;
                 reports.push(ReportItem {
                     side: Side::Source,
                     ..item
                 });
             }
-            self.report_now(folder.number, reports).await?;
+            self.report_now(number, reports).await?;
         }
         Ok(())
     }
 
-    async fn flags_and_dates(&mut self, source: &Folder, job: &Job) -> Result<(), PassError> {
-        let Some(number) = job.number else { return Ok(()) };
-        let entry = self.ledger.folder(number)?.clone();
-        if entry.subscribed != source.subscribed {
+    /// Subscriptions, of unchanged folders too: no number tells of them.
+    async fn subscriptions(&self, folders: &[Folder]) -> Result<(), PassError> {
+        if self.mode == Mode::Live {
+            return Ok(());
+        }
+        let listed: HashMap<&FolderPath, &Folder> = folders.iter().map(|folder| (&folder.path, folder)).collect();
+        let active: Vec<Arc<FolderEntry>> = self.active().collect();
+        for entry in active {
+            let Some(source) = listed.get(&entry.source_path) else { continue };
+            if entry.subscribed == source.subscribed {
+                continue;
+            }
             self.guard()?;
             self.target
                 .subscribe(&entry.target_path, source.subscribed)
                 .await
                 .map_err(PassError::Target)?;
-            self.ledger.folder_mut(number)?.subscribed = source.subscribed;
             self.ledger
-                .write(self.ledger.folder_changes([number]), "replicate.subscribed")
-                .await?;
+                .edit(entry.number, |entry| entry.subscribed = source.subscribed)?;
+            let mut changes = Changes::default();
+            changes.folder(entry.number);
+            self.ledger.write(changes, "replicate.subscribed").await?;
         }
+        Ok(())
+    }
+
+    async fn flags_and_dates(&self, job: &Job) -> Result<(), PassError> {
+        let Some(number) = job.number else { return Ok(()) };
         let plan = &job.listed.plan;
         if plan.flags.is_empty() && plan.dates.is_empty() {
             return Ok(());
         }
+        let entry = self.ledger.folder(number)?;
         let map = self.ledger.map(number).await?;
-        let target_flags: Vec<_> = plan
-            .flags
-            .iter()
-            .filter_map(|(uid, flags)| Some((map.get(*uid)?, flags.clone())))
-            .collect();
-        let dropped = self.set_target_flags(&entry.target_path, &target_flags).await?;
         let mut chunks: BTreeSet<u32> = plan.flags.iter().map(|(uid, _)| uid >> CHUNK_SHIFT).collect();
         chunks.extend(plan.dates.iter().map(|(uid, _)| uid >> CHUNK_SHIFT));
         let flags: BTreeMap<u32, _> = plan.flags.iter().map(|(uid, flags)| (*uid, flags)).collect();
         let dates: BTreeMap<u32, i64> = plan.dates.iter().copied().collect();
+        let mut changed: Vec<Record> = Vec::new();
+        for chunk in chunks {
+            let records = self.ledger.records(number, chunk).await?.into_iter();
+            changed.extend(records.filter(|record| flags.contains_key(&record.uid) || dates.contains_key(&record.uid)));
+        }
+        let target_flags = match self.mode {
+            Mode::Hidden | Mode::Sweep => plan
+                .flags
+                .iter()
+                .filter_map(|(uid, flags)| Some((map.get(*uid)?, flags.clone())))
+                .collect(),
+            Mode::Live => self.merged_flags(&entry, &map, &changed, &flags).await?,
+        };
+        let dropped = self.set_target_flags(entry.on_target(), &target_flags).await?;
         let mut edits = RecordEdits::new();
         let mut report = ReportEdits::default();
-        for chunk in chunks {
-            for record in self.ledger.records(number, chunk).await? {
-                let (new_flags, new_date) = (flags.get(&record.uid), dates.get(&record.uid));
-                if new_flags.is_none() && new_date.is_none() {
-                    continue;
+        for record in changed {
+            let (new_flags, new_date) = (flags.get(&record.uid), dates.get(&record.uid));
+            let record = Record {
+                flags: new_flags.map_or_else(|| record.flags.clone(), |flags| (*flags).clone()),
+                received: new_date.copied().unwrap_or(record.received),
+                ..record
+            };
+            if new_flags.is_some() {
+                self.outcome().flags_changed += 1;
+                report.clear.push((record.uid, Some(ReportKind::Keywords)));
+                if let Some(keywords) = map.get(record.uid).and_then(|uid| dropped.get(&uid)) {
+                    report.put.push(self.dropped_keywords(number, &record, None, keywords)?);
                 }
-                let record = Record {
-                    flags: new_flags.map_or_else(|| record.flags.clone(), |flags| (*flags).clone()),
-                    received: new_date.copied().unwrap_or(record.received),
-                    ..record
-                };
-                if new_flags.is_some() {
-                    self.outcome.flags_changed += 1;
-                    report.clear.push((record.uid, Some(ReportKind::Keywords)));
-                    if let Some(keywords) = map.get(record.uid).and_then(|uid| dropped.get(&uid)) {
-                        report.put.push(self.dropped_keywords(number, &record, None, keywords)?);
-                    }
-                }
-                edits.insert(record.uid, Some(record));
             }
+            edits.insert(record.uid, Some(record));
         }
         let mut changes = Changes::default();
         self.edit_records(number, edits, &mut changes).await?;
         self.edit_report(number, report, &mut changes).await?;
-        changes.write(&self.ledger, "replicate.flags").await
+        Ok(self.ledger.write(changes, "replicate.flags").await?)
     }
 
-    /// Removals, and what was left unpaired of earlier validities.
-    async fn removals(&mut self, job: &Job) -> Result<(), PassError> {
+    /// Removals, and what was left unpaired of earlier validities. From a mailbox in use nothing is removed.
+    async fn removals(&self, job: &Job) -> Result<(), PassError> {
         let Some(number) = job.number else { return Ok(()) };
-        let path = self.ledger.folder(number)?.target_path.clone();
+        let entry = self.ledger.folder(number)?;
         let plan = &job.listed.plan;
+        let carried = self.mode != Mode::Live;
         if !plan.removals.is_empty() {
             let mut map = self.ledger.map(number).await?;
-            self.remove_target_items(&path, &targets_of(&map, &plan.removals))
-                .await?;
+            if carried {
+                self.remove_target_items(entry.on_target(), &targets_of(&map, &plan.removals))
+                    .await?;
+                self.outcome().items_removed += plan.removals.len() as u64;
+            }
             for uid in &plan.removals {
                 map.remove(*uid);
             }
             let mut changes = Changes::default();
-            self.edit_records(
-                number,
-                plan.removals.iter().map(|uid| (*uid, None)).collect(),
-                &mut changes,
-            )
-            .await?;
+            let edits = plan.removals.iter().map(|uid| (*uid, None)).collect();
+            self.edit_records(number, edits, &mut changes).await?;
             let clear = plan.removals.iter().map(|uid| (*uid, None)).collect();
             self.edit_report(number, ReportEdits { put: vec![], clear }, &mut changes)
                 .await?;
             changes.add(Ledger::map_change(number, &map));
-            changes.write(&self.ledger, "replicate.removed").await?;
-            self.outcome.items_removed += plan.removals.len() as u64;
+            self.ledger.write(changes, "replicate.removed").await?;
         }
         if !job.listed.unreported.is_empty() {
             let mut changes = Changes::default();
             let clear = job.listed.unreported.iter().map(|uid| (*uid, None)).collect();
             self.edit_report(number, ReportEdits { put: vec![], clear }, &mut changes)
                 .await?;
-            changes.write(&self.ledger, "replicate.unreported").await?;
+            self.ledger.write(changes, "replicate.unreported").await?;
         }
         if job.listed.conclusive {
             for earlier in self.retired_beside(number)? {
-                let left: Vec<u32> = self.ledger.map(earlier).await?.targets().iter().collect();
-                self.remove_target_items(&path, &left).await?;
-                self.outcome.items_removed += left.len() as u64;
+                if carried {
+                    let left: Vec<u32> = self.ledger.map(earlier).await?.targets().iter().collect();
+                    self.remove_target_items(entry.on_target(), &left).await?;
+                    self.outcome().items_removed += left.len() as u64;
+                }
                 self.forget_folders(&[earlier], "replicate.retired").await?;
             }
         }
         Ok(())
     }
 
-    async fn remove_vanished(&mut self, number: u32) -> Result<(), PassError> {
-        self.ledger.folder_mut(number)?.state = FolderState::Removing;
-        self.ledger
-            .write(self.ledger.folder_changes([number]), "replicate.folder_removing")
-            .await?;
-        self.remove_target_folder(number).await
-    }
-
     /// Kept uids also mean a UIDNEXT that is not below the source's, for items that came and went between passes.
-    async fn raise_uid_next(&mut self, folders: &[Folder], jobs: &[Job]) -> Result<(), PassError> {
+    async fn raise_uid_next(&self, folders: &[Folder], jobs: &[Job]) -> Result<(), PassError> {
         for job in jobs {
-            let Some(entry) = job
-                .number
-                .map(|number| self.ledger.folder(number))
-                .transpose()?
-                .cloned()
-            else {
-                continue;
-            };
+            let Some(number) = job.number else { continue };
+            let entry = self.ledger.folder(number)?;
             let uid_next = job.listed.head.uid_next;
             if !entry.given_uids {
                 continue;
@@ -579,50 +486,49 @@ impl Work<'_> {
                 if status.uid_next < uid_next {
                     tracing::warn!(folder = %entry.target_path, "the target's UIDNEXT stays below the source's");
                 }
-                self.note_target_status(&entry.target_path, Some(status));
+                self.note_target_folder(&entry.target_path, Some(status)).await;
             }
         }
         Ok(())
     }
 
     /// Tokens and numbers are saved behind the pass's last effect, of folders that were applied wholly.
-    async fn end_pass(&mut self, folders: &[Folder], jobs: &[Job]) -> Result<(), PassError> {
-        let mut changed = Vec::new();
+    async fn end_pass(&self, folders: &[Folder], jobs: &[Job]) -> Result<(), PassError> {
+        let mut changes = Changes::default();
         for job in jobs.iter().filter(|job| job.listed.conclusive) {
             let Some(number) = job.number else { continue };
             let head = &job.listed.head;
-            let entry = self.ledger.folder_mut(number)?;
-            let before = entry.clone();
-            entry.special_use = folders[job.source].special_use;
-            entry.synced = Some(Synced {
-                uid_next: head.uid_next,
-                exists: head.exists,
-                highest_mod_seq: head.mod_seq,
-                token: head.token.as_ref().map(|token| token.to_vec()),
-            });
-            if *entry != before {
-                changed.push(number);
+            let edited = self.ledger.edit(number, |entry| {
+                entry.special_use = folders[job.source].special_use;
+                entry.source_mailbox_id.clone_from(&folders[job.source].mailbox_id);
+                entry.synced = Some(Synced {
+                    uid_next: head.uid_next,
+                    exists: head.exists,
+                    highest_mod_seq: head.mod_seq,
+                    token: head.token.as_ref().map(|token| token.to_vec()),
+                });
+            })?;
+            if edited {
+                changes.folder(number);
             }
         }
-        Ok(self
-            .ledger
-            .write(self.ledger.folder_changes(changed), "replicate.pass_end")
-            .await?)
+        Ok(self.ledger.write(changes, "replicate.pass_end").await?)
     }
 }
 
-pub(super) fn new_entry(number: u32, folder: &Folder, source_validity: u32) -> FolderEntry {
-    FolderEntry {
-        number,
-        state: FolderState::Creating,
-        source_path: folder.path.clone(),
-        target_path: folder.path.clone(),
-        source_validity,
-        target_validity: 0,
-        given_uids: false,
-        special_use: folder.special_use,
-        subscribed: folder.subscribed,
-        keywords: KeywordTable::default(),
-        synced: None,
-    }
+/// The folders that the ledger has. One whose items were skipped is never taken for unchanged.
+pub(super) fn known_folders(entries: &[Arc<FolderEntry>]) -> Vec<KnownFolder<'_>> {
+    let current = entries
+        .iter()
+        .filter(|entry| matches!(entry.state, FolderState::Active | FolderState::Creating));
+    current
+        .map(|entry| KnownFolder {
+            number: entry.number,
+            path: &entry.source_path,
+            uid_validity: entry.source_validity,
+            created: entry.state == FolderState::Active,
+            synced: entry.synced.as_ref().filter(|_| entry.skipped == 0),
+            mailbox_id: entry.source_mailbox_id.as_deref(),
+        })
+        .collect()
 }

@@ -1,77 +1,37 @@
-//! Pulls items from the source: an item is handed on only when its octets are complete and hashed.
+//! Pulls items from the source: an item is handed on only when its octets are complete and hashed. The next requests are
+//! on their way while one is answered.
 
 use super::{
     Work,
-    apply::FolderWork,
+    budget::{BATCH_SPOOLED, EARLY_OCTETS, HeldOctets},
+    incoming::{Batch, Incoming, MAX_ITEM, too_large},
     listing::{FrameReader, protocol},
 };
 use crate::{
     compare::Addition,
     error::PassError,
-    ledger::{ReadBack, Record},
-    report::{self, ReportItem, ReportKind, Side},
+    ledger::{FolderEntry, ReadBack, Record},
+    link::OctetStream,
+    report::{ReportItem, ReportKind, Side},
 };
 use bytes::Bytes;
-use rehome_mailbox::{Body, ErrorScope, FolderPath, MailboxError, Retry};
+use futures_util::{FutureExt, StreamExt, stream};
+use rehome_mailbox::{ErrorScope, FolderPath, Retry};
 use rehome_wire::{
     frames::{
         BodyEvent, BodyStreamCheck, BodyStreamError, FailureClass, ItemFailure, ItemHeader, MAX_BODY_REQUEST_ITEMS,
     },
     uid_set::UidSet,
 };
-use std::path::PathBuf;
-use tokio::io::AsyncWriteExt;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
 
-/// Octets, by the source's hints, that one request asks for; one larger item alone is allowed.
-const REQUEST_OCTETS: u64 = 32 * 1024 * 1024;
-/// Octets of one answer after which nothing more of it is read: hints may lie, but in canonical form an item is at most
-/// twice as long as stored.
-const ANSWER_OCTETS: u64 = 2 * REQUEST_OCTETS;
-/// Octets that one move may have in the spool folder: what one answer brought, and one item on its way.
-const SPOOL_BUDGET: u64 = 4 * 1024 * 1024 * 1024;
 /// What an item without a hint is taken for.
-const UNKNOWN_LENGTH: u64 = 64 * 1024;
-/// Larger items go through the spool folder.
-const MEMORY_ITEM: usize = 1024 * 1024;
-/// No larger item is taken at all.
-const MAX_ITEM: u64 = SPOOL_BUDGET - ANSWER_OCTETS;
-/// Octets of an item in which its subject is looked for.
-const SUBJECT_WITHIN: usize = 64 * 1024;
-/// Years 0 to 9999: what every platform can write as a date.
-const RECEIVED: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
-
-/// A file in the spool folder; removed with this value.
-pub(super) struct SpoolFile(PathBuf);
-
-impl Drop for SpoolFile {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!(%error, "a spool file could not be removed");
-        }
-    }
-}
-
-/// An item, complete and hashed.
-pub(super) struct Ready {
-    pub(super) record: Record,
-    pub(super) body: Body,
-    pub(super) subject: Option<String>,
-    /// Octets in memory.
-    memory: usize,
-    /// Keeps the spool file for as long as the item is at work.
-    _spool: Option<SpoolFile>,
-}
-
-/// An item on its way.
-struct Incoming {
-    header: ItemHeader,
-    memory: Vec<u8>,
-    spool: Option<(tokio::fs::File, SpoolFile)>,
-    length: u64,
-    subject: Option<String>,
-    /// Why it will not be used.
-    refused: Option<String>,
-}
+const UNKNOWN_LENGTH: u64 = 16 * 1024;
+/// Requests of one folder that are open at once: one is read, the other on its way.
+pub(super) const REQUESTS_OPEN: usize = 2;
+/// Fewest items that are worth an intent of their own, whatever one command takes.
+const LEAST_BATCH: usize = 64;
 
 /// How a request ended.
 #[derive(Default)]
@@ -90,6 +50,8 @@ struct Broken {
     at: Option<u32>,
     /// Uids without an answer, `at` not among them.
     unanswered: Vec<u32>,
+    /// Whether it brought anything.
+    answered: bool,
     error: PassError,
 }
 
@@ -98,7 +60,6 @@ struct Broken {
 struct AtWork {
     pulled: Pulled,
     answered: UidSet,
-    batch: Batch,
     current: Option<Incoming>,
     /// Octets of bodies that came.
     octets: u64,
@@ -108,8 +69,8 @@ struct AtWork {
 
 impl AtWork {
     /// Whether nothing more of the stream is read.
-    fn is_enough(&self, asked: &UidSet) -> bool {
-        let full = self.octets > ANSWER_OCTETS && self.current.is_none();
+    fn is_enough(&self, asked: &UidSet, most: u64) -> bool {
+        let full = self.octets > most && self.current.is_none();
         self.given_up || (full && self.answered.len() < asked.len())
     }
 }
@@ -146,58 +107,157 @@ async fn next_event(frames: &mut FrameReader, check: &mut BodyStreamCheck, path:
     }
 }
 
+/// A request that was sent.
+struct Opened {
+    uids: Vec<u32>,
+    stream: OctetStream,
+}
+
+/// One folder's pull.
+struct Puller<'p> {
+    work: &'p Work<'p>,
+    folder: Arc<FolderEntry>,
+    batches: mpsc::Sender<Batch>,
+    batch: Batch,
+    batch_items: usize,
+    gone: Vec<u32>,
+    /// Octets set aside for items that come before the folder's turn.
+    early: Option<HeldOctets>,
+}
+
 impl Work<'_> {
-    /// Fetches and applies additions; returns the uids that the source called gone.
+    /// Fetches additions and hands them on in batches, from when it is the folder's turn; returns the uids that the source
+    /// called gone.
     pub(super) async fn pull_all(
-        &mut self,
-        folder: &mut FolderWork,
+        &self,
+        folder: Arc<FolderEntry>,
         additions: &[Addition],
+        batches: mpsc::Sender<Batch>,
+        turn: oneshot::Receiver<()>,
     ) -> Result<Vec<u32>, PassError> {
-        let mut gone = Vec::new();
-        let mut rest = additions;
-        while !rest.is_empty() {
-            let (request, later) = rest.split_at(request_length(rest));
-            rest = later;
-            let uids = self.without_too_large(folder, request).await?;
-            gone.extend(self.pull_request(folder, uids).await?);
+        let command = self.capabilities.append_batch.max(1);
+        let mut puller = Puller {
+            work: self,
+            folder,
+            batches,
+            batch: Batch::default(),
+            batch_items: (command * LEAST_BATCH.div_ceil(command)).min(MAX_BODY_REQUEST_ITEMS),
+            gone: Vec::new(),
+            early: None,
+        };
+        let pulled = puller.pull(additions, turn).await;
+        // What came whole is applied, however it ended.
+        puller.hand_on().await?;
+        pulled?;
+        Ok(puller.gone)
+    }
+
+    /// Sends a request.
+    async fn open_items(&self, folder: &FolderEntry, uids: Vec<u32>) -> Result<Opened, PassError> {
+        self.guard()?;
+        let asked = UidSet::from_ascending(uids.iter().copied());
+        let (path, validity) = (&folder.source_path, folder.source_validity);
+        match self.source.items(path, validity, &asked).await {
+            Ok(stream) => Ok(Opened { uids, stream }),
+            Err(error) => Err(self.source_error(path, error).await),
         }
-        Ok(gone)
     }
 
     /// Leaves out what the target takes by no means, by the source's hint.
-    async fn without_too_large(&self, folder: &FolderWork, request: &[Addition]) -> Result<Vec<u32>, PassError> {
-        let limit = self.capabilities.max_item_length.unwrap_or(MAX_ITEM).min(MAX_ITEM);
-        let mut reports = Vec::new();
-        let mut uids = Vec::new();
-        for Addition { uid, length_hint } in request {
-            match length_hint {
-                Some(length) if *length > limit => {
-                    let reason = too_large(limit);
-                    let item = self.report_item(folder.number, *uid, ReportKind::Skipped, reason)?;
-                    reports.push(ReportItem {
-                        size: Some(*length),
-                        ..item
-                    });
+    fn without_too_large(
+        &self,
+        number: u32,
+        additions: &[Addition],
+    ) -> Result<(Vec<Addition>, Vec<ReportItem>), PassError> {
+        let limit = self.item_limit();
+        let (large, rest): (Vec<&Addition>, Vec<&Addition>) = additions
+            .iter()
+            .partition(|addition| addition.length_hint.is_some_and(|length| length > limit));
+        let reports = large.into_iter().map(|addition| {
+            let item = self.report_item(number, addition.uid, ReportKind::Skipped, too_large(limit))?;
+            Ok(ReportItem {
+                size: addition.length_hint,
+                ..item
+            })
+        });
+        let reports = reports.collect::<Result<_, PassError>>()?;
+        Ok((rest.into_iter().copied().collect(), reports))
+    }
+}
+
+impl Puller<'_> {
+    async fn pull(&mut self, additions: &[Addition], turn: oneshot::Receiver<()>) -> Result<(), PassError> {
+        let (work, folder) = (self.work, Arc::clone(&self.folder));
+        let (additions, too_large) = work.without_too_large(folder.number, additions)?;
+        self.batch.reports.extend(too_large);
+        let most = work.budget.request_octets();
+        let early = self.set_aside(&additions);
+        let mut lengths = Some(early).filter(|early| *early > 0);
+        let mut rest = &additions[..];
+        let requests = std::iter::from_fn(|| {
+            let length = lengths.take().unwrap_or_else(|| request_length(rest, most));
+            let (request, later) = rest.split_at(length);
+            rest = later;
+            (!request.is_empty()).then(|| request.iter().map(|addition| addition.uid).collect::<Vec<u32>>())
+        });
+        // A stream that nobody reads holds a connection of the source: but for what was set aside, it waits for the turn.
+        let turn = turn.shared();
+        let opening = requests.enumerate().map(|(at, uids)| {
+            let turn = turn.clone();
+            let folder = &folder;
+            let open = async move {
+                if at > 0 || early == 0 {
+                    turn.await.map_err(|_| PassError::Cancelled)?;
                 }
-                Some(_) | None => uids.push(*uid),
-            }
+                work.open_items(folder, uids).await
+            };
+            open.boxed()
+        });
+        let mut opened = stream::iter(opening).buffered(REQUESTS_OPEN);
+        while let Some(request) = opened.next().await {
+            self.take_answer(request?).await?;
+            self.early = None;
         }
-        self.report_now(folder.number, reports).await?;
-        Ok(uids)
+        Ok(())
     }
 
-    /// One request, with what it takes to get an answer for every uid; returns those called gone.
-    async fn pull_request(&mut self, folder: &mut FolderWork, uids: Vec<u32>) -> Result<Vec<u32>, PassError> {
-        let mut gone = Vec::new();
+    /// Sets octets aside for the first items, as many as are known to be small; returns how many they are.
+    fn set_aside(&mut self, additions: &[Addition]) -> usize {
+        let mut octets = 0_usize;
+        let fits = |addition: &&Addition| {
+            octets += Incoming::wants(self.work, addition.length_hint);
+            addition.length_hint.is_some() && octets <= EARLY_OCTETS
+        };
+        let count = additions.iter().take(MAX_BODY_REQUEST_ITEMS).take_while(fits).count();
+        let wanted = additions[..count]
+            .iter()
+            .map(|addition| Incoming::wants(self.work, addition.length_hint))
+            .sum();
+        match self.work.budget.try_take_early(wanted) {
+            Some(early) if count > 0 => {
+                self.early = Some(early);
+                count
+            }
+            Some(_) | None => 0,
+        }
+    }
+
+    /// One request, with what it takes to get an answer for every uid.
+    async fn take_answer(&mut self, request: Opened) -> Result<(), PassError> {
         let mut spoilt_once = UidSet::new();
         let mut broken_at: Option<u32> = None;
-        let mut requests = vec![uids];
-        while let Some(uids) = requests.pop() {
-            if uids.is_empty() {
-                continue;
-            }
-            let pulled = self.pull_stream(folder, &uids).await?;
-            gone.extend(pulled.gone);
+        let mut first = Some(request);
+        let mut requests: Vec<Vec<u32>> = Vec::new();
+        loop {
+            let request = match (first.take(), requests.pop()) {
+                (Some(request), _) => request,
+                (None, Some(uids)) if uids.is_empty() => continue,
+                (None, Some(uids)) => self.work.open_items(&self.folder, uids).await?,
+                (None, None) => return Ok(()),
+            };
+            let alone = request.uids.len() == 1;
+            let pulled = self.read_stream(request).await?;
+            self.gone.extend(pulled.gone);
             let mut again = Vec::new();
             for (uid, message) in pulled.spoilt {
                 if !spoilt_once.insert(uid) {
@@ -208,104 +268,102 @@ impl Work<'_> {
             }
             requests.push(again);
             requests.push(pulled.rest);
-            let Some(Broken { at, unanswered, error }) = pulled.broken else {
-                continue;
-            };
+            let Some(broken) = pulled.broken else { continue };
             // The connection may have been cut, or the item cannot be read: asked for alone, it tells.
-            match at {
-                None => {
-                    return Err(match error {
-                        PassError::Source(error) => self.source_error(&folder.source_path, error).await,
-                        error => error,
+            match broken.at {
+                None => requests.push(self.after_break(broken).await?),
+                Some(uid) if broken_at == Some(uid) && alone => {
+                    let reason = format!(
+                        "the source broke off in the middle of the item, twice: {}",
+                        broken.error
+                    );
+                    let item = self
+                        .work
+                        .report_item(self.folder.number, uid, ReportKind::Skipped, reason)?;
+                    self.batch.reports.push(ReportItem {
+                        side: Side::Source,
+                        ..item
                     });
                 }
-                Some(uid) if broken_at == Some(uid) && uids.len() == 1 => {
-                    let reason = format!("the source broke off in the middle of the item, twice: {error}");
-                    let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
-                    self.report_now(
-                        folder.number,
-                        vec![ReportItem {
-                            side: Side::Source,
-                            ..item
-                        }],
-                    )
-                    .await?;
-                }
                 Some(uid) => {
-                    tracing::warn!(%error, uid, "the source's stream broke off; asking for the item alone");
+                    tracing::warn!(error = %broken.error, uid, "the source's stream broke off; asking for the item alone");
                     broken_at = Some(uid);
-                    requests.push(unanswered);
+                    requests.push(broken.unanswered);
                     requests.push(vec![uid]);
                 }
             }
         }
-        Ok(gone)
     }
 
-    /// One stream of bodies: whatever arrives whole is applied, however the stream ends.
-    async fn pull_stream(&mut self, folder: &mut FolderWork, uids: &[u32]) -> Result<Pulled, PassError> {
-        self.guard()?;
-        let asked = UidSet::from_ascending(uids.iter().copied());
-        let stream = self
-            .source
-            .items(&folder.source_path, folder.source_validity, &asked)
-            .await;
-        let stream = match stream {
-            Ok(stream) => stream,
-            Err(error) => return Err(self.source_error(&folder.source_path, error).await),
-        };
+    /// What is asked for again after a stream broke off between two items: one that brought something goes on, as after
+    /// a connection that was idle for too long.
+    async fn after_break(&self, broken: Broken) -> Result<Vec<u32>, PassError> {
+        match broken.error {
+            PassError::Source(error) if broken.answered && error.retry != Retry::Never => {
+                tracing::warn!(%error, "the source's stream broke off; asking for the rest");
+                Ok(broken.unanswered)
+            }
+            PassError::Source(error) => Err(self.work.source_error(&self.folder.source_path, error).await),
+            error => Err(error),
+        }
+    }
+
+    /// One stream of bodies: whatever arrives whole is handed on, however the stream ends.
+    async fn read_stream(&mut self, Opened { uids, stream }: Opened) -> Result<Pulled, PassError> {
+        let asked = UidSet::from_ascending(uids);
+        let most = self.work.budget.answer_octets();
         let mut frames = FrameReader::new(stream);
         let mut check = BodyStreamCheck::new(asked.clone());
         let mut at_work = AtWork::default();
-        let ended = loop {
+        let folder = Arc::clone(&self.folder);
+        loop {
             match next_event(&mut frames, &mut check, &folder.source_path).await {
-                Next::Event(event) => {
-                    if let Err(error) = self.take_event(folder, &mut at_work, event).await {
-                        break Ok(Err(error));
-                    }
-                }
+                Next::Event(event) => self.take_event(&mut at_work, event).await?,
                 Next::Spoilt(uid, message) => {
                     at_work.current = None;
                     at_work.answered.insert(uid);
                     at_work.pulled.spoilt.push((uid, message));
                 }
-                Next::End => break Ok(Ok(())),
-                Next::Broken(error) => break Err(error),
-                Next::Worthless(error) => break Ok(Err(error)),
+                Next::End => return Ok(at_work.pulled),
+                Next::Broken(error) => {
+                    at_work.pulled.broken = Some(broken(&at_work, &asked, error));
+                    return Ok(at_work.pulled);
+                }
+                Next::Worthless(error) => return Err(error),
             }
-            if at_work.is_enough(&asked) {
+            if at_work.is_enough(&asked, most) {
                 let unanswered = asked.iter().filter(|uid| !at_work.answered.contains(*uid));
                 at_work.pulled.rest = unanswered.collect();
-                break Ok(Ok(()));
+                return Ok(at_work.pulled);
             }
-            if at_work.batch.is_full(self.memory_limit()) {
-                self.apply_batch(folder, std::mem::take(&mut at_work.batch)).await?;
+            if self.is_full() {
+                self.hand_on().await?;
             }
-        };
-        let AtWork {
-            mut pulled,
-            answered,
-            batch,
-            current,
-            ..
-        } = at_work;
-        self.apply_batch(folder, batch).await?;
-        match ended {
-            Ok(ended) => ended?,
-            Err(error) => pulled.broken = Some(broken(current.as_ref(), &asked, &answered, error)),
         }
-        Ok(pulled)
     }
 
-    async fn take_event(
-        &mut self,
-        folder: &FolderWork,
-        at_work: &mut AtWork,
-        event: BodyEvent,
-    ) -> Result<(), PassError> {
+    fn is_full(&self) -> bool {
+        let batch = &self.batch;
+        batch.items.len() >= self.batch_items
+            || batch.reports.len() >= MAX_BODY_REQUEST_ITEMS
+            || batch.memory >= self.work.budget.batch_octets(self.work.lanes)
+            || batch.spooled >= BATCH_SPOOLED
+    }
+
+    /// Hands the batch on, as soon as there is place for it.
+    async fn hand_on(&mut self) -> Result<(), PassError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        // Nobody takes it any more where the target failed, which is what is told.
+        self.batches.send(batch).await.map_err(|_| PassError::Cancelled)
+    }
+
+    async fn take_event(&mut self, at_work: &mut AtWork, event: BodyEvent) -> Result<(), PassError> {
         match event {
-            BodyEvent::ItemStart(header) => at_work.current = Some(self.begin(header)),
-            BodyEvent::Octets(octets) => self.take_part(folder, at_work, &octets).await?,
+            BodyEvent::ItemStart(header) => at_work.current = Some(self.begin(header).await?),
+            BodyEvent::Octets(octets) => self.take_part(at_work, &octets).await?,
             BodyEvent::ItemDone {
                 uid,
                 length,
@@ -313,29 +371,27 @@ impl Work<'_> {
                 line_ends_only,
             } => {
                 at_work.answered.insert(uid);
-                self.outcome.octets_received += length;
+                self.work.outcome().octets_received += length;
                 let Some(item) = at_work.current.take() else {
                     return Ok(());
                 };
-                let ItemHeader { flags, received, .. } = item.header.clone();
-                let read_back = ReadBack::Open;
                 let record = Record {
                     uid,
                     length,
                     digest,
-                    flags,
-                    received,
-                    read_back,
+                    flags: item.header.flags.clone(),
+                    received: item.header.received,
+                    read_back: ReadBack::Open,
                     line_ends_only,
                 };
-                match complete(item, record).await? {
-                    Ok(ready) => at_work.batch.push(ready),
+                match item.complete(record).await? {
+                    Ok(ready) => self.batch.push(ready),
                     Err((reason, record, subject)) => {
-                        let item = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
-                        let (size, received) = (Some(record.length), Some(record.received));
-                        at_work.batch.reports.push(ReportItem {
-                            size,
-                            received,
+                        let number = self.folder.number;
+                        let item = self.work.report_item(number, uid, ReportKind::Skipped, reason)?;
+                        self.batch.reports.push(ReportItem {
+                            size: Some(record.length),
+                            received: Some(record.received),
                             subject,
                             ..item
                         });
@@ -348,26 +404,52 @@ impl Work<'_> {
             }
             BodyEvent::Failed(failure) => {
                 at_work.answered.insert(failure.uid);
-                at_work.batch.reports.push(self.source_failure(folder, &failure)?);
+                let report = self.source_failure(&failure)?;
+                self.batch.reports.push(report);
             }
             BodyEvent::End { .. } => {}
         }
         Ok(())
     }
 
+    /// An item begins: its octets are taken from the budget first. Where they are not there at once, the complete items
+    /// go on their way, since it is them, here and in other folders, that give octets back.
+    async fn begin(&mut self, header: ItemHeader) -> Result<Incoming, PassError> {
+        let budget = &self.work.budget;
+        let wants = Incoming::wants(self.work, header.length);
+        let held = match self.early.as_mut().and_then(|early| early.split(wants)) {
+            Some(held) => Some(held),
+            None => budget.try_take(wants),
+        };
+        let held = match held {
+            Some(held) => held,
+            None => {
+                self.hand_on().await?;
+                budget.take(wants).await
+            }
+        };
+        Ok(Incoming::begin(header, held))
+    }
+
     /// Octets of the item on its way. One that goes on beyond everything that is taken is given up at once.
-    async fn take_part(&mut self, folder: &FolderWork, at_work: &mut AtWork, octets: &Bytes) -> Result<(), PassError> {
+    async fn take_part(&mut self, at_work: &mut AtWork, octets: &Bytes) -> Result<(), PassError> {
         at_work.octets += octets.len() as u64;
         let Some(item) = &mut at_work.current else {
             return Ok(());
         };
-        self.take_octets(item, octets).await?;
+        if item.becomes_huge(octets.len()) {
+            self.hand_on().await?;
+            item.set_huge(self.work.budget.huge().await);
+        }
+        item.take(self.work, octets).await?;
         if item.length <= MAX_ITEM {
             return Ok(());
         }
         let (uid, reason) = (item.header.uid, too_large(MAX_ITEM));
-        let reported = self.report_item(folder.number, uid, ReportKind::Skipped, reason)?;
-        at_work.batch.reports.push(ReportItem {
+        let reported = self
+            .work
+            .report_item(self.folder.number, uid, ReportKind::Skipped, reason)?;
+        self.batch.reports.push(ReportItem {
             received: Some(item.header.received),
             subject: item.subject.take(),
             ..reported
@@ -378,88 +460,14 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Octets of bodies in memory at which a batch is applied: with the item on its way still within the budget.
-    fn memory_limit(&self) -> usize {
-        (self.settings.memory_budget / 2).clamp(MEMORY_ITEM / 2, 16 * MEMORY_ITEM)
-    }
-
-    fn begin(&self, header: ItemHeader) -> Incoming {
-        let refused = (!RECEIVED.contains(&header.received))
-            .then(|| "its received time lies outside the years 0 to 9999".to_owned());
-        Incoming {
-            header,
-            memory: Vec::new(),
-            spool: None,
-            length: 0,
-            subject: None,
-            refused,
-        }
-    }
-
-    async fn take_octets(&mut self, item: &mut Incoming, octets: &Bytes) -> Result<(), PassError> {
-        item.length += octets.len() as u64;
-        let limit = self.capabilities.max_item_length.unwrap_or(MAX_ITEM).min(MAX_ITEM);
-        if item.length > limit && item.refused.is_none() {
-            item.subject =
-                report::subject(&item.memory[..item.memory.len().min(SUBJECT_WITHIN)]).or(item.subject.take());
-            item.refused = Some(too_large(limit));
-            item.spool = None;
-            item.memory = Vec::new();
-        }
-        if item.refused.is_some() {
-            return Ok(());
-        }
-        if item.spool.is_none() && item.memory.len() + octets.len() > MEMORY_ITEM {
-            item.subject = report::subject(&item.memory[..item.memory.len().min(SUBJECT_WITHIN)]);
-            let (mut file, guard) = self.spool_file().await?;
-            file.write_all(&item.memory).await.map_err(spool_error)?;
-            item.memory = Vec::new();
-            item.spool = Some((file, guard));
-        }
-        match &mut item.spool {
-            Some((file, _)) => file.write_all(octets).await.map_err(spool_error),
-            None => {
-                item.memory.extend_from_slice(octets);
-                Ok(())
-            }
-        }
-    }
-
-    async fn spool_file(&mut self) -> Result<(tokio::fs::File, SpoolFile), PassError> {
-        tokio::fs::create_dir_all(&self.settings.spool)
-            .await
-            .map_err(spool_error)?;
-        self.spooled += 1;
-        let path = self
-            .settings
-            .spool
-            .join(format!("{}{}", spool_prefix(self.settings.move_id), self.spooled));
-        let file = tokio::fs::File::create(&path).await.map_err(spool_error)?;
-        Ok((file, SpoolFile(path)))
-    }
-
-    /// Removes what an interrupted pass of this move left in the spool folder.
-    pub(super) async fn clear_spool(&self) -> Result<(), PassError> {
-        let mut entries = match tokio::fs::read_dir(&self.settings.spool).await {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(spool_error(error)),
-        };
-        let prefix = spool_prefix(self.settings.move_id);
-        while let Some(entry) = entries.next_entry().await.map_err(spool_error)? {
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                tokio::fs::remove_file(entry.path()).await.map_err(spool_error)?;
-            }
-        }
-        Ok(())
-    }
-
     /// An item that the source cannot read goes to the report; anything wider stops the pass.
-    fn source_failure(&self, folder: &FolderWork, failure: &ItemFailure) -> Result<ReportItem, PassError> {
+    fn source_failure(&self, failure: &ItemFailure) -> Result<ReportItem, PassError> {
         let scope = match failure.class {
             FailureClass::Item => {
                 let reason = format!("the source cannot read it: {}", failure.text);
-                let item = self.report_item(folder.number, failure.uid, ReportKind::Skipped, reason)?;
+                let item = self
+                    .work
+                    .report_item(self.folder.number, failure.uid, ReportKind::Skipped, reason)?;
                 return Ok(ReportItem {
                     side: Side::Source,
                     ..item
@@ -471,108 +479,34 @@ impl Work<'_> {
         };
         Err(PassError::Source(crate::link::LinkError {
             id: "MailboxPlatformException".to_owned(),
-            message: format!("folder {}: {}", folder.source_path, failure.text),
+            message: format!("folder {}: {}", self.folder.source_path, failure.text),
             scope,
             retry: Retry::After(60),
         }))
     }
 }
 
-/// What is applied together.
-#[derive(Default)]
-pub(super) struct Batch {
-    pub(super) items: Vec<Ready>,
-    pub(super) reports: Vec<ReportItem>,
-    memory: usize,
-}
-
-impl Batch {
-    fn push(&mut self, item: Ready) {
-        self.memory += item.memory;
-        self.items.push(item);
-    }
-
-    fn is_full(&self, memory_limit: usize) -> bool {
-        self.memory >= memory_limit || self.items.len() + self.reports.len() >= MAX_BODY_REQUEST_ITEMS
-    }
-}
-
-fn request_length(additions: &[Addition]) -> usize {
+fn request_length(additions: &[Addition], most: u64) -> usize {
     let mut octets = 0_u64;
     let fits = |addition: &&Addition| {
         octets = octets.saturating_add(addition.length_hint.unwrap_or(UNKNOWN_LENGTH));
-        octets <= REQUEST_OCTETS
+        octets <= most
     };
-    additions
-        .iter()
-        .take(MAX_BODY_REQUEST_ITEMS)
-        .take_while(fits)
-        .count()
-        .max(1)
+    let fitting = additions.iter().take(MAX_BODY_REQUEST_ITEMS).take_while(fits).count();
+    fitting.max(1).min(additions.len())
 }
 
-fn broken(current: Option<&Incoming>, asked: &UidSet, answered: &UidSet, error: PassError) -> Broken {
-    let at = current.map(|item| item.header.uid);
+fn broken(at_work: &AtWork, asked: &UidSet, error: PassError) -> Broken {
+    let at = at_work.current.as_ref().map(|item| item.header.uid);
     let unanswered = asked
         .iter()
-        .filter(|uid| !answered.contains(*uid) && Some(*uid) != at)
+        .filter(|uid| !at_work.answered.contains(*uid) && Some(*uid) != at)
         .collect();
-    Broken { at, unanswered, error }
-}
-
-type Complete = Result<Ready, (String, Record, Option<String>)>;
-
-async fn complete(item: Incoming, record: Record) -> Result<Complete, PassError> {
-    let Incoming {
-        memory,
-        spool,
-        subject,
-        refused,
-        ..
-    } = item;
-    if let Some(reason) = refused {
-        return Ok(Err((reason, record, subject)));
+    let answered = !at_work.answered.is_empty();
+    Broken {
+        at,
+        unanswered,
+        answered,
+        error,
     }
-    Ok(Ok(match spool {
-        Some((mut file, guard)) => {
-            file.flush().await.map_err(spool_error)?;
-            let body = Body::Spooled(guard.0.clone());
-            Ready {
-                record,
-                body,
-                subject,
-                memory: 0,
-                _spool: Some(guard),
-            }
-        }
-        None => {
-            let subject = report::subject(&memory[..memory.len().min(SUBJECT_WITHIN)]);
-            Ready {
-                record,
-                memory: memory.len(),
-                body: Body::Memory(memory.into()),
-                subject,
-                _spool: None,
-            }
-        }
-    }))
-}
-
-fn too_large(limit: u64) -> String {
-    format!("it is larger than {limit} octets, the most that the target takes")
-}
-
-fn spool_prefix(move_id: u128) -> String {
-    format!("{move_id:032x}-")
-}
-
-fn spool_error(error: std::io::Error) -> PassError {
-    PassError::Spool {
-        cause: error.to_string(),
-    }
-}
-
-/// The reason of a refusal for the report.
-pub(super) fn refusal(error: &MailboxError) -> String {
-    format!("the target refused it: {}", error.cause)
 }

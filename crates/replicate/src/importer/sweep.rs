@@ -1,10 +1,10 @@
 //! A late sweep: items that came to the source after its root was made are appended, and nothing else is touched.
 
-use super::{SweepOutcome, Work, changes::Changes, pass::new_entry, recover::is_missing};
+use super::{SweepOutcome, Work, folders::new_entry, pull::REQUESTS_OPEN, recover::is_missing};
 use crate::{
     compare::Addition,
     error::PassError,
-    ledger::FolderState,
+    ledger::{Changes, FolderState},
     link::{LinkError, SweepFolder},
     report::ReportKind,
 };
@@ -15,7 +15,7 @@ use rehome_wire::{frames::MAX_BODY_REQUEST_ITEMS, uid_set::UidSet};
 const MAX_LATE: u64 = 1_000_000;
 
 impl Work<'_> {
-    pub(super) async fn run_sweep(&mut self, additions: &[SweepFolder]) -> Result<SweepOutcome, PassError> {
+    pub(super) async fn run_sweep(&self, additions: &[SweepFolder]) -> Result<SweepOutcome, PassError> {
         let late: u64 = additions.iter().map(|addition| addition.uids.len() as u64).sum();
         if late > MAX_LATE {
             return Err(PassError::Source(LinkError {
@@ -26,6 +26,7 @@ impl Work<'_> {
             }));
         }
         self.recover().await?;
+        self.budget.share_requests(REQUESTS_OPEN);
         let mut skipped = 0;
         for SweepFolder { folder, uids } in additions {
             let Some(status) = folder.status else { continue };
@@ -41,19 +42,18 @@ impl Work<'_> {
             skipped += self.skipped_of(number, uids).await?;
         }
         Ok(SweepOutcome {
-            appended: self.outcome.items_appended,
+            appended: self.outcome().items_appended,
             skipped,
         })
     }
 
     /// Brings the late items of one folder, a request's worth at a time.
-    async fn sweep_items(&mut self, number: u32, uids: &UidSet) -> Result<(), PassError> {
+    async fn sweep_items(&self, number: u32, uids: &UidSet) -> Result<(), PassError> {
         let map = self.ledger.map(number).await?;
         let mut late = uids.iter().filter(|uid| map.get(*uid).is_none()).peekable();
         if late.peek().is_none() {
             return Ok(());
         }
-        let mut work = self.folder_work(number).await?;
         let mut gone = Vec::new();
         while late.peek().is_some() {
             let part: Vec<Addition> = late
@@ -61,12 +61,11 @@ impl Work<'_> {
                 .take(MAX_BODY_REQUEST_ITEMS)
                 .map(|uid| Addition { uid, length_hint: None })
                 .collect();
-            gone.extend(self.pull_all(&mut work, &part).await?);
+            gone.extend(self.bring(number, &part).await?);
         }
         if !gone.is_empty() {
-            self.check_gone(&mut work, &gone).await?;
+            self.check_gone(number, &gone).await?;
         }
-        self.note_uid_next(&work);
         Ok(())
     }
 
@@ -83,8 +82,8 @@ impl Work<'_> {
     }
 
     /// The folder's number, with the folder on the target: made where it is missing, taken as it is where it is not.
-    async fn sweep_folder(&mut self, folder: &rehome_mailbox::Folder, validity: u32) -> Result<u32, PassError> {
-        let held = self.ledger.folders().values().find(|entry| {
+    async fn sweep_folder(&self, folder: &rehome_mailbox::Folder, validity: u32) -> Result<u32, PassError> {
+        let held = self.ledger.folders().into_iter().find(|entry| {
             entry.source_path == folder.path && matches!(entry.state, FolderState::Active | FolderState::Creating)
         });
         let number = match held.map(|entry| (entry.number, entry.source_validity, entry.state)) {
@@ -92,30 +91,32 @@ impl Work<'_> {
             Some((number, _, FolderState::Active)) => self.begin_reset(number, folder, validity).await?,
             Some((number, ..)) => {
                 // It was never made, so nothing was copied.
-                *self.ledger.folder_mut(number)? = new_entry(number, folder, validity);
+                self.ledger
+                    .edit(number, |entry| *entry = new_entry(number, folder, validity))?;
                 number
             }
             None => self.ledger.add_folder(|number| new_entry(number, folder, validity))?,
         };
+        let mut changes = Changes::default();
+        changes.folder(number);
         let path = self.ledger.folder(number)?.target_path.clone();
         match self.target_status(&path).await? {
             None => {
-                self.ledger
-                    .write(self.ledger.folder_changes([number]), "replicate.folders_creating")
-                    .await?;
+                self.ledger.write(changes, "replicate.folders_creating").await?;
                 let given_uids = self.ledger.folder(number)?.given_uids;
                 self.create_folder(number, 1).await?;
-                self.ledger.folder_mut(number)?.given_uids = given_uids;
+                self.ledger.edit(number, |entry| entry.given_uids = given_uids)?;
             }
             Some(status) => {
-                let entry = self.ledger.folder_mut(number)?;
-                entry.state = FolderState::Active;
-                entry.target_validity = status.uid_validity;
+                self.ledger.edit(number, |entry| {
+                    entry.state = FolderState::Active;
+                    entry.target_validity = status.uid_validity;
+                })?;
             }
         }
         let mut changes = Changes::default();
-        changes.extend(self.ledger.folder_changes([number]));
-        changes.write(&self.ledger, "replicate.folders_created").await?;
+        changes.folder(number);
+        self.ledger.write(changes, "replicate.folders_created").await?;
         Ok(number)
     }
 }

@@ -1,23 +1,29 @@
 //! Verification: flags and dates from the target's listings, octets from what was read back, and the target's root.
+//!
+//! Where the target numbers changes, a folder that was found to be as the ledger says is looked at again only for what
+//! changed since, so that under the lock the work is what the final pass touched.
 
 use super::{
-    TargetRoot, Work,
-    changes::{Changes, RecordEdits, ReportEdits},
+    Mode, PassKind, TargetRoot, Work,
+    changes::{RecordEdits, ReportEdits},
+    pass::Job,
     recover::unmapped,
 };
 use crate::{
     error::PassError,
-    ledger::{FolderState, Ledger, ReadBack, Record, UidMap},
+    ledger::{CHUNK_SHIFT, Changes, FolderEntry, FolderState, Ledger, ReadBack, Record, UidMap, Verified},
     proof::{Exception, ExceptionKind, FolderRoot, Held, RootBuilder},
     reading::ReadOutcome,
     report::{ReportItem, ReportKind},
 };
-use rehome_mailbox::{ItemMeta, Listing};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use rehome_mailbox::{FolderPath, FolderStatus, ItemMeta, Listing, ListingScope, Removed};
 use rehome_wire::flags::Flags;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What verifying a folder showed.
-pub(super) struct Verified {
+#[derive(Default)]
+struct Shown {
     root: FolderRoot,
     exceptions: Vec<Exception>,
 }
@@ -26,19 +32,22 @@ pub(super) struct Verified {
 type Reported = BTreeMap<u32, Vec<ReportItem>>;
 
 impl Work<'_> {
-    pub(super) async fn target_root(&mut self) -> Result<TargetRoot, PassError> {
+    pub(super) async fn target_root(&self) -> Result<TargetRoot, PassError> {
         if !self.settings.read_back {
             return Err(PassError::ReadBackRequired);
         }
         self.recover().await?;
-        self.read_back_open().await?;
         let mut root = RootBuilder::default();
         let mut exceptions = Vec::new();
-        for number in self.in_state(FolderState::Active) {
-            let verified = self.verify_folder(number).await?;
+        let numbers = self.in_state(FolderState::Active).into_iter();
+        let verifying: Vec<_> = numbers
+            .map(|number| async move { Ok::<_, PassError>((number, self.verify_folder(number).await?)) }.boxed())
+            .collect();
+        let mut verified = stream::iter(verifying).buffered(self.lanes);
+        while let Some((number, shown)) = verified.try_next().await? {
             let entry = self.ledger.folder(number)?;
-            root.folder(&entry.source_path.0, entry.source_validity, &verified.root);
-            exceptions.extend(verified.exceptions);
+            root.folder(&entry.source_path.0, entry.source_validity, &shown.root);
+            exceptions.extend(shown.exceptions);
         }
         exceptions.sort();
         Ok(TargetRoot {
@@ -50,32 +59,55 @@ impl Work<'_> {
         })
     }
 
-    /// Reads back what was brought while read-back was switched off.
-    pub(super) async fn read_back_open(&mut self) -> Result<(), PassError> {
+    /// Looks at the folders that a pass worked on, so that what differs is known early and little is left for the lock:
+    /// after the first pass always, later where the target tells what changed.
+    pub(super) async fn verify_jobs(&self, kind: PassKind, jobs: &[Job]) -> Result<(), PassError> {
+        let wanted = match (self.mode, kind) {
+            (Mode::Hidden, PassKind::Initial) => true,
+            (Mode::Hidden, PassKind::Incremental) => self.capabilities.changes,
+            (Mode::Hidden, PassKind::Final) | (Mode::Live | Mode::Sweep, _) => false,
+        };
+        if !wanted {
+            return Ok(());
+        }
+        let numbers: Vec<u32> = jobs.iter().filter_map(|job| job.number).collect();
+        self.at_once(numbers, self.lanes, |number| async move {
+            match kind {
+                PassKind::Initial => self.verify_wholly(number).await.map(drop),
+                PassKind::Incremental | PassKind::Final => self.look_again(number, None).await.map(drop),
+            }
+        })
+        .await
+    }
+
+    /// Reads back what was brought without being read back: with read-back switched off, or before a crash.
+    pub(super) async fn read_back_open(&self) -> Result<(), PassError> {
         if !self.settings.read_back {
             return Ok(());
         }
-        for number in self.in_state(FolderState::Active) {
-            for chunk in self.ledger.record_chunks(number).await? {
-                let records = self.ledger.records(number, chunk).await?;
-                let open = records
-                    .into_iter()
-                    .filter(|record| record.read_back == ReadBack::Open)
-                    .collect();
-                self.read_back_records(number, open).await?;
+        let unread = self.ledger.folders().into_iter();
+        for entry in unread.filter(|entry| entry.unread && entry.state == FolderState::Active) {
+            for chunk in self.ledger.record_chunks(entry.number).await? {
+                let records = self.ledger.records(entry.number, chunk).await?.into_iter();
+                let open = records.filter(|record| record.read_back == ReadBack::Open).collect();
+                self.read_back_records(&entry, open).await?;
             }
+            self.ledger.edit(entry.number, |entry| entry.unread = false)?;
+            let mut changes = Changes::default();
+            changes.folder(entry.number);
+            self.ledger.write(changes, "replicate.all_read_back").await?;
         }
         Ok(())
     }
 
-    async fn read_back_records(&mut self, number: u32, open: Vec<Record>) -> Result<(), PassError> {
+    async fn read_back_records(&self, entry: &FolderEntry, open: Vec<Record>) -> Result<(), PassError> {
         if open.is_empty() {
             return Ok(());
         }
-        let path = self.ledger.folder(number)?.target_path.clone();
+        let number = entry.number;
         let mut map = self.ledger.map(number).await?;
         let uids = open.iter().filter_map(|record| map.get(record.uid)).collect();
-        let held = self.read_back(&path, uids).await?;
+        let held = self.read_back(entry.on_target(), uids).await?;
         let mut edits = RecordEdits::new();
         let mut report = ReportEdits::default();
         let mut lost = 0_usize;
@@ -99,38 +131,126 @@ impl Work<'_> {
         self.edit_report(number, report, &mut changes).await?;
         changes.add(Ledger::map_change(number, &map));
         if lost > 0 {
-            self.ledger.folder_mut(number)?.synced = None;
-            changes.extend(self.ledger.folder_changes([number]));
+            self.ledger.edit(number, |entry| entry.synced = None)?;
+            changes.folder(number);
         }
-        changes.write(&self.ledger, "replicate.read_back").await?;
+        self.ledger.write(changes, "replicate.read_back").await?;
         if lost > 0 {
-            return Err(lost_items(&path, lost));
+            return Err(lost_items(&entry.target_path, lost));
         }
         Ok(())
     }
 
-    /// Checks one folder against the target's listing; sets flags that are not as they should be; reports what stays.
-    pub(super) async fn verify_folder(&mut self, number: u32) -> Result<Verified, PassError> {
-        let entry = self.ledger.folder(number)?.clone();
+    /// Checks one folder against the target, by what changed since it was last as the ledger says, else by a whole
+    /// listing, and hashes its leaves.
+    async fn verify_folder(&self, number: u32) -> Result<Shown, PassError> {
+        let path = self.ledger.folder(number)?.target_path.clone();
+        let status = self.target_status(&path).await?;
+        if !self.look_again(number, status).await? {
+            return self.verify_wholly(number).await;
+        }
+        let mut shown = Shown::default();
+        for chunk in self.ledger.record_chunks(number).await? {
+            for record in self.ledger.records(number, chunk).await? {
+                shown.root.record(&record);
+            }
+        }
+        for item in self.reported(number).await?.into_values().flatten() {
+            if item.kind == ReportKind::Skipped {
+                let skipped = exception(&item, ExceptionKind::Skipped, Held::default());
+                shown.exceptions.push(skipped);
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Whether a folder that was as the ledger says still is, by its numbers now, where they are known, and by what changed
+    /// on the target since. False where that cannot be told so, or is not so.
+    async fn look_again(&self, number: u32, now: Option<FolderStatus>) -> Result<bool, PassError> {
+        let entry = self.ledger.folder(number)?;
+        let Some(verified) = entry.verified.as_ref().filter(|_| self.capabilities.changes) else {
+            return Ok(false);
+        };
+        // Exceptions say what the target holds, which only a whole listing shows.
+        if entry.reported != entry.skipped || !self.retired_beside(number)?.is_empty() {
+            return Ok(false);
+        }
+        let map = self.ledger.map(number).await?;
+        if now == Some(verified.status) && verified.status.highest_mod_seq.is_some() {
+            return Ok(map.len() as u64 == u64::from(verified.status.exists));
+        }
+        self.guard()?;
+        let listed = self.target.list(&entry.target_path, Some(&verified.token)).await;
+        let listing = listed.map_err(PassError::Target)?;
+        let removed = match &listing.scope {
+            ListingScope::Changes { removed } => removed,
+            ListingScope::Whole => return Ok(false),
+        };
+        let status = listing.status;
+        let whole = status.uid_validity == entry.target_validity && map.len() as u64 == u64::from(status.exists);
+        if !whole || !nothing_missing(&map, removed) || !self.changes_agree(&entry, &map, &listing.items).await? {
+            return Ok(false);
+        }
+        self.note_verified(&entry, &listing).await?;
+        Ok(true)
+    }
+
+    /// Whether items that changed on the target are as the ledger says.
+    async fn changes_agree(&self, entry: &FolderEntry, map: &UidMap, items: &[ItemMeta]) -> Result<bool, PassError> {
+        let mut chunks: BTreeMap<u32, HashMap<u32, &ItemMeta>> = BTreeMap::new();
+        for meta in items {
+            let Some(uid) = map.source_of(meta.uid) else {
+                return Ok(false);
+            };
+            chunks.entry(uid >> CHUNK_SHIFT).or_default().insert(uid, meta);
+        }
+        for (chunk, metas) in chunks {
+            let records = self.ledger.records(entry.number, chunk).await?;
+            let agreeing = records.iter().filter(|record| {
+                metas.get(&record.uid).is_some_and(|meta| {
+                    let equal = record.read_back == ReadBack::Equal || !self.settings.read_back;
+                    equal && meta.flags == record.flags && meta.received == record.received
+                })
+            });
+            if agreeing.count() != metas.len() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Remembers that the folder is as the ledger says, where the target will tell what changed since.
+    async fn note_verified(&self, entry: &FolderEntry, listing: &Listing) -> Result<(), PassError> {
+        let verified = listing.token.clone().map(|token| Verified {
+            status: listing.status,
+            token,
+        });
+        let mut changes = Changes::default();
+        if self.ledger.edit(entry.number, |entry| entry.verified = verified)? {
+            changes.folder(entry.number);
+        }
+        Ok(self.ledger.write(changes, "replicate.folder_verified").await?)
+    }
+
+    /// Checks one folder against the target's whole listing; sets flags that are not as they should be; reports what stays.
+    async fn verify_wholly(&self, number: u32) -> Result<Shown, PassError> {
+        let entry = self.ledger.folder(number)?;
         let map = self.ledger.map(number).await?;
         let reported = self.reported(number).await?;
-        let mut listing = self.target_listing(number).await?;
-        self.check_unknown(number, &mut listing).await?;
+        let mut listing = self.target_listing(&entry).await?;
+        self.check_unknown(&entry, &mut listing).await?;
         let wrong = self.wrong_flags(number, &map, &reported, &listing).await?;
         if !wrong.is_empty() {
-            self.set_target_flags(&entry.target_path, &wrong).await?;
-            listing = self.target_listing(number).await?;
+            self.set_target_flags(entry.on_target(), &wrong).await?;
+            listing = self.target_listing(&entry).await?;
         }
-        let mut verified = Verified {
-            root: FolderRoot::default(),
-            exceptions: Vec::new(),
-        };
+        let mut shown = Shown::default();
         let mut report = ReportEdits::default();
         let mut missing = Vec::new();
         let mut recorded = BTreeSet::new();
         for chunk in self.ledger.record_chunks(number).await? {
             for record in self.ledger.records(number, chunk).await? {
-                verified.root.record(&record);
+                shown.root.record(&record);
                 let Some(meta) = map.get(record.uid).and_then(|uid| find(&listing, uid)) else {
                     missing.push(record.uid);
                     continue;
@@ -142,7 +262,7 @@ impl Work<'_> {
                         (record.uid, Some(ReportKind::Date)),
                     ]);
                 }
-                self.deviations(number, &record, meta, &reported, &mut verified.exceptions, &mut report)?;
+                self.deviations(number, &record, meta, &reported, &mut shown.exceptions, &mut report)?;
             }
         }
         if !missing.is_empty() {
@@ -150,19 +270,24 @@ impl Work<'_> {
         }
         for item in reported.values().flatten() {
             if item.kind == ReportKind::Skipped && !recorded.contains(&item.uid) {
-                verified
-                    .exceptions
-                    .push(exception(item, ExceptionKind::Skipped, Held::default()));
+                let skipped = exception(item, ExceptionKind::Skipped, Held::default());
+                shown.exceptions.push(skipped);
             }
         }
         let mut changes = Changes::default();
         self.edit_report(number, report, &mut changes).await?;
-        changes.write(&self.ledger, "replicate.verified").await?;
-        Ok(verified)
+        self.ledger.write(changes, "replicate.verified").await?;
+        if self.retired_beside(number)?.is_empty() {
+            self.note_verified(&entry, &listing).await?;
+        }
+        Ok(shown)
     }
 
     async fn reported(&self, number: u32) -> Result<Reported, PassError> {
         let mut reported = Reported::new();
+        if self.ledger.folder(number)?.reported == 0 {
+            return Ok(reported);
+        }
         for chunk in self.ledger.report_chunks(number).await? {
             for item in self.ledger.report(number, chunk).await? {
                 reported.entry(item.uid).or_default().push(item);
@@ -171,8 +296,7 @@ impl Work<'_> {
         Ok(reported)
     }
 
-    async fn target_listing(&self, number: u32) -> Result<Listing, PassError> {
-        let entry = self.ledger.folder(number)?;
+    async fn target_listing(&self, entry: &FolderEntry) -> Result<Listing, PassError> {
         self.guard()?;
         let listing = self
             .target
@@ -192,20 +316,20 @@ impl Work<'_> {
     }
 
     /// A hidden folder holds nothing that the move did not put there, but for late doubles, which go.
-    async fn check_unknown(&mut self, number: u32, listing: &mut Listing) -> Result<(), PassError> {
-        let mapped = self.mapped_targets(number).await?;
+    async fn check_unknown(&self, entry: &FolderEntry, listing: &mut Listing) -> Result<(), PassError> {
+        let mapped = self.mapped_targets(entry.number).await?;
         let unknown = unmapped(listing, &mapped);
         if unknown.is_empty() {
             return Ok(());
         }
-        if self.remove_late_doubles(number, &unknown).await? == unknown.len() {
-            *listing = self.target_listing(number).await?;
+        if self.remove_late_doubles(entry.number, &unknown).await? == unknown.len() {
+            *listing = self.target_listing(entry).await?;
             return Ok(());
         }
         Err(PassError::TargetDiffers {
             message: format!(
                 "the target's folder {} holds {} items that this move did not bring",
-                self.ledger.folder(number)?.target_path,
+                entry.target_path,
                 unknown.len()
             ),
             mended: false,
@@ -302,32 +426,32 @@ impl Work<'_> {
     }
 
     /// Items that the target lost are forgotten, so that the next pass brings them again. The folder counts as not synced.
-    async fn forget_missing(
-        &mut self,
-        number: u32,
-        mut map: UidMap,
-        missing: Vec<u32>,
-    ) -> Result<PassError, PassError> {
+    async fn forget_missing(&self, number: u32, mut map: UidMap, missing: Vec<u32>) -> Result<PassError, PassError> {
         for uid in &missing {
             map.remove(*uid);
         }
         let mut changes = Changes::default();
         let count = missing.len();
-        self.edit_records(
-            number,
-            missing.into_iter().map(|uid| (uid, None)).collect(),
-            &mut changes,
-        )
-        .await?;
-        self.ledger.folder_mut(number)?.synced = None;
-        changes.extend(self.ledger.folder_changes([number]));
+        let edits = missing.into_iter().map(|uid| (uid, None)).collect();
+        self.edit_records(number, edits, &mut changes).await?;
+        self.ledger.edit(number, |entry| entry.synced = None)?;
+        changes.folder(number);
         changes.add(Ledger::map_change(number, &map));
-        changes.write(&self.ledger, "replicate.missing").await?;
+        self.ledger.write(changes, "replicate.missing").await?;
         Ok(lost_items(&self.ledger.folder(number)?.target_path, count))
     }
 }
 
-fn lost_items(path: &rehome_mailbox::FolderPath, count: usize) -> PassError {
+/// Whether everything that is mapped is still on the target.
+fn nothing_missing(map: &UidMap, removed: &Removed) -> bool {
+    let mapped = map.targets();
+    match removed {
+        Removed::Vanished(vanished) => !vanished.iter().any(|uid| mapped.contains(uid)),
+        Removed::Present(present) => mapped.iter().all(|uid| present.contains(uid)),
+    }
+}
+
+fn lost_items(path: &FolderPath, count: usize) -> PassError {
     PassError::TargetDiffers {
         message: format!("the target's folder {path} lost {count} items; the next pass brings them again"),
         mended: true,

@@ -2,13 +2,15 @@
 
 use super::{FOLDERS_SHIFT, LedgerError, read_texts, write_texts};
 use crate::codec::{Reader, Writer, special_use, special_use_number};
-use rehome_mailbox::{FolderPath, SpecialUse};
+use rehome_mailbox::{ChangeToken, FolderPath, FolderRef, FolderStatus, SpecialUse};
 
 /// Most keywords of a folder's table.
 pub const MAX_TABLE: usize = 64;
 
 const SUBSCRIBED: u8 = 1;
 const GIVEN_UIDS: u8 = 2;
+/// More follows behind *synced*.
+const WITH_TARGET: u8 = 4;
 
 /// Where a folder stands on the target. The numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,27 @@ pub struct Synced {
     pub token: Option<Vec<u8>>,
 }
 
+/// What the target's folder was when uids, flags and dates of everything in it were last compared with the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Its numbers then.
+    pub status: FolderStatus,
+    /// The target's token of then: a listing since it shows whatever differs.
+    pub token: ChangeToken,
+}
+
+/// Whether the target gives back what it was given, as reading back showed. The numbers are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Octets {
+    /// Nothing was read back yet.
+    #[default]
+    Unknown = 0,
+    /// It does.
+    Kept = 1,
+    /// It rewrites messages: an item of a window is known by its place, not by its digest.
+    Rewritten = 2,
+}
+
 /// One folder of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FolderEntry {
@@ -61,6 +84,28 @@ pub struct FolderEntry {
     pub keywords: KeywordTable,
     /// The last listing that was applied wholly.
     pub synced: Option<Synced>,
+    /// Records may be there that were not read back yet.
+    pub unread: bool,
+    /// What reading back showed last.
+    pub octets: Octets,
+    /// Items in its report as skipped.
+    pub skipped: u32,
+    /// Entries of its report.
+    pub reported: u32,
+    /// The target's folder when it was last found to be as the ledger says, with no exception but skipped items.
+    pub verified: Option<Verified>,
+    /// MAILBOXID at the source.
+    pub source_mailbox_id: Option<String>,
+    /// Where the target's folder is being renamed to.
+    pub renaming_to: Option<FolderPath>,
+}
+
+impl FolderEntry {
+    /// The target's folder, in the validity that its map is of.
+    #[must_use]
+    pub fn on_target(&self) -> FolderRef<'_> {
+        FolderRef::new(&self.target_path, self.target_validity)
+    }
 }
 
 /// Keywords of a folder, in the order of their bits.
@@ -104,7 +149,9 @@ pub(super) fn encode_folders(next_number: u32, entries: &[&FolderEntry]) -> Vec<
     for entry in entries {
         writer.u32(entry.number);
         writer.u8(entry.state as u8);
-        writer.u8(if entry.subscribed { SUBSCRIBED } else { 0 } | if entry.given_uids { GIVEN_UIDS } else { 0 });
+        let attributes = [(entry.subscribed, SUBSCRIBED), (entry.given_uids, GIVEN_UIDS)];
+        let set = attributes.iter().filter(|(set, _)| *set).map(|(_, bit)| bit);
+        writer.u8(WITH_TARGET | set.sum::<u8>());
         writer.u8(special_use_number(entry.special_use));
         writer.u32(entry.source_validity);
         writer.u32(entry.target_validity);
@@ -117,6 +164,7 @@ pub(super) fn encode_folders(next_number: u32, entries: &[&FolderEntry]) -> Vec<
             writer.option(synced.highest_mod_seq, Writer::u64);
             writer.option(synced.token.as_ref(), |writer, token| writer.bytes(token));
         });
+        write_target(&mut writer, entry);
     }
     writer.finish()
 }
@@ -148,7 +196,7 @@ fn decode_folder(reader: &mut Reader<'_>) -> Result<FolderEntry, LedgerError> {
     let special_use_octet = reader.u8()?;
     let special_use =
         special_use(special_use_octet).ok_or_else(|| reader.damaged(format!("special use {special_use_octet}")))?;
-    Ok(FolderEntry {
+    let mut entry = FolderEntry {
         number,
         state,
         source_validity: reader.u32()?,
@@ -167,5 +215,57 @@ fn decode_folder(reader: &mut Reader<'_>) -> Result<FolderEntry, LedgerError> {
                 token: reader.option(Reader::bytes)?,
             })
         })?,
-    })
+        unread: false,
+        octets: Octets::Unknown,
+        skipped: 0,
+        reported: 0,
+        verified: None,
+        source_mailbox_id: None,
+        renaming_to: None,
+    };
+    if attributes & WITH_TARGET != 0 {
+        read_target(reader, &mut entry)?;
+    }
+    Ok(entry)
+}
+
+fn write_target(writer: &mut Writer, entry: &FolderEntry) {
+    writer.bool(entry.unread);
+    writer.u8(entry.octets as u8);
+    writer.u32(entry.skipped);
+    writer.u32(entry.reported);
+    writer.option(entry.verified.as_ref(), |writer, Verified { status, token }| {
+        writer.u32(status.uid_validity);
+        writer.u32(status.uid_next);
+        writer.u32(status.exists);
+        writer.option(status.highest_mod_seq, Writer::u64);
+        writer.bytes(&token.0);
+    });
+    writer.option(entry.source_mailbox_id.as_ref(), |writer, id| writer.text(id));
+    writer.option(entry.renaming_to.as_ref(), Writer::path);
+}
+
+fn read_target(reader: &mut Reader<'_>, entry: &mut FolderEntry) -> Result<(), LedgerError> {
+    entry.unread = reader.bool()?;
+    entry.octets = match reader.u8()? {
+        0 => Octets::Unknown,
+        1 => Octets::Kept,
+        2 => Octets::Rewritten,
+        other => return Err(reader.damaged(format!("octets {other}"))),
+    };
+    entry.skipped = reader.u32()?;
+    entry.reported = reader.u32()?;
+    entry.verified = reader.option(|reader| {
+        let status = FolderStatus {
+            uid_validity: reader.u32()?,
+            uid_next: reader.u32()?,
+            exists: reader.u32()?,
+            highest_mod_seq: reader.option(Reader::u64)?,
+        };
+        let token = ChangeToken(reader.bytes()?);
+        Ok(Verified { status, token })
+    })?;
+    entry.source_mailbox_id = reader.option(Reader::text)?;
+    entry.renaming_to = reader.option(Reader::path)?;
+    Ok(())
 }

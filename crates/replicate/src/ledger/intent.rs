@@ -18,6 +18,8 @@ const MAX_ITEMS: usize = 100_000;
 pub struct Window {
     /// Items were to get their source uids.
     pub given_uids: bool,
+    /// One command, to a target that may rewrite messages: what no digest names is matched by its place.
+    pub by_position: bool,
     /// The target folder's UIDVALIDITY, read with no append outstanding.
     pub target_validity: u32,
     /// The target folder's UIDNEXT, read with no append outstanding.
@@ -82,7 +84,7 @@ impl Intents {
 }
 
 fn write_window(writer: &mut Writer, window: &Window) {
-    writer.bool(window.given_uids);
+    writer.u8(u8::from(window.given_uids) | u8::from(window.by_position) << 1);
     writer.u32(window.target_validity);
     writer.u32(window.uid_next);
     writer.count(window.items.len());
@@ -97,7 +99,10 @@ fn write_window(writer: &mut Writer, window: &Window) {
 }
 
 fn read_window(reader: &mut Reader<'_>) -> Result<Window, LedgerError> {
-    let given_uids = reader.bool()?;
+    let how = reader.u8()?;
+    if how > 3 {
+        return Err(reader.damaged(format!("window of kind {how}")));
+    }
     let target_validity = reader.u32()?;
     let uid_next = reader.u32()?;
     let count = reader.count(57)?;
@@ -122,7 +127,8 @@ fn read_window(reader: &mut Reader<'_>) -> Result<Window, LedgerError> {
         });
     }
     Ok(Window {
-        given_uids,
+        given_uids: how & 1 != 0,
+        by_position: how & 2 != 0,
         target_validity,
         uid_next,
         items,

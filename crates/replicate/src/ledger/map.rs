@@ -80,6 +80,39 @@ impl UidMap {
         self.0.splice(at..=at, kept);
     }
 
+    /// The source uid of a target uid.
+    #[must_use]
+    pub fn source_of(&self, target: u32) -> Option<u32> {
+        let offset = |run: &Run| target.checked_sub(run.target).filter(|offset| *offset < run.length);
+        self.0.iter().find_map(|run| Some(run.source + offset(run)?))
+    }
+
+    /// The source uids within `range`, ascending.
+    pub fn sources(&self, range: std::ops::RangeInclusive<u32>) -> impl Iterator<Item = u32> + '_ {
+        let (from, to) = range.into_inner();
+        let first = self.0.partition_point(|run| run.source + (run.length - 1) < from);
+        let runs = self.0[first..].iter().take_while(move |run| run.source <= to);
+        runs.flat_map(move |run| run.source.max(from)..=(run.source + (run.length - 1)).min(to))
+    }
+
+    /// At most `count` of the source uids, ascending, spread evenly over all.
+    #[must_use]
+    pub fn sample(&self, count: usize) -> Vec<u32> {
+        let all = self.len();
+        let wanted = count.min(all);
+        let mut runs = self.0.iter();
+        let (mut run, mut before) = (runs.next(), 0);
+        let mut sample = Vec::with_capacity(wanted);
+        for place in (0..wanted).map(|nth| nth * all / wanted) {
+            while let Some(held) = run.filter(|held| place - before >= held.length as usize) {
+                before += held.length as usize;
+                run = runs.next();
+            }
+            sample.extend(run.map(|run| run.source + (place - before) as u32));
+        }
+        sample
+    }
+
     /// True when nothing is mapped.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -16,19 +16,23 @@
 //! - *Folder*: number u32, state u8 (1 creating, 2 active, 3 retired, 4 removing), attributes u8 (1 subscribed, 2 given
 //!   uids), special use u8 (0 none, 1 archive, 2 drafts, 3 junk, 4 sent, 5 trash), source UIDVALIDITY u32, target
 //!   UIDVALIDITY u32, source path and target path (lists of texts), keyword table (list of at most 64 texts), option of
-//!   *synced*: UIDNEXT u32, count u32, option of HIGHESTMODSEQ u64, option of the token (octets like a text). A folder is
-//!   known by its number, which is never used again; the path is an attribute.
+//!   *synced*: UIDNEXT u32, count u32, option of HIGHESTMODSEQ u64, option of the token (octets like a text). With
+//!   attribute 4 there follow: unread bool, octets u8 (0 unknown, 1 kept, 2 rewritten), skipped u32, reported u32,
+//!   option of *verified* (the target's UIDVALIDITY u32, UIDNEXT u32, count u32, option of HIGHESTMODSEQ u64, token),
+//!   option of the source's MAILBOXID (text), option of the path that the target's folder is being renamed to. A folder
+//!   is known by its number, which is never used again; the path is an attribute.
 //! - *Record*: uid modulo 4096 u16, state u8 (bits 0 and 1: 0 not read back, 1 equal, 2 altered; bit 2: line ends only),
 //!   system flags u8 (the sum of `SystemFlag` bits), keywords u64 (bit *n*: name *n* of the folder's table), canonical
 //!   length u64, received i64, digest 32 octets. *Overflow*: uid modulo 4096 u16, list of texts: keywords of that item
 //!   that found no place in the table.
-//! - *Window*: given uids bool, target UIDVALIDITY u32, target UIDNEXT u32, list of items: source uid u32, state u8,
+//! - *Window*: kind u8 (the sum of 1 given uids, 2 by position), target UIDVALIDITY u32, target UIDNEXT u32, list of items: source uid u32, state u8,
 //!   length u64, received i64, digest, flags (list of texts).
 //!
 //! # What it promises
 //! A record stands exactly for an item that is on the target and mapped; both change in one write. An item that went to
 //! the target without being recorded is in the folder's open intent, which was durable before its first octet left.
 
+mod changes;
 mod folder;
 mod intent;
 mod map;
@@ -39,9 +43,14 @@ use crate::{
     report::ReportItem,
     storage::{Change, ChunkKey, ChunkKind, ChunkStorage, StorageError},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::oneshot;
 
-pub use folder::{FolderEntry, FolderState, KeywordTable, MAX_TABLE, Synced};
+pub use changes::Changes;
+pub use folder::{FolderEntry, FolderState, KeywordTable, MAX_TABLE, Octets, Synced, Verified};
 pub use intent::{Intents, MAX_SUSPECTS, Window};
 pub use map::UidMap;
 pub use record::{CHUNK_SHIFT, ReadBack, Record, decode_records, encode_records};
@@ -73,11 +82,26 @@ pub enum LedgerError {
     },
 }
 
-/// One move's ledger: the folders in memory, all else read and written by chunk.
+/// One move's ledger: the folders in memory, all else read and written by chunk. Folders may be worked on at once; writes
+/// that wait at the same time become one.
 pub struct Ledger {
     storage: Arc<dyn ChunkStorage>,
-    folders: BTreeMap<u32, FolderEntry>,
+    folders: Mutex<Folders>,
+    waiting: Mutex<Vec<Waiting>>,
+    /// Held by who writes.
+    writer: tokio::sync::Mutex<()>,
+}
+
+struct Folders {
+    entries: BTreeMap<u32, Arc<FolderEntry>>,
     next_number: u32,
+}
+
+/// A write that waits for its turn.
+struct Waiting {
+    changes: Changes,
+    step: &'static str,
+    done: oneshot::Sender<Result<(), LedgerError>>,
 }
 
 impl Ledger {
@@ -86,90 +110,86 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn load(storage: Arc<dyn ChunkStorage>) -> Result<Self, LedgerError> {
-        let mut folders = BTreeMap::new();
+        let mut entries = BTreeMap::new();
         let mut next_number = 1;
         for chunk in storage.chunks(ChunkKind::Folders, 0).await? {
-            let key = ChunkKey {
-                kind: ChunkKind::Folders,
-                folder: 0,
-                chunk,
-            };
-            if let Some(octets) = storage.get(key).await? {
-                let (next, entries) = folder::decode_folders(&octets)?;
+            if let Some(octets) = storage.get(folders_key(chunk)).await? {
+                let (next, found) = folder::decode_folders(&octets)?;
                 next_number = next_number.max(next);
-                for entry in entries {
+                for entry in found {
                     next_number = next_number.max(entry.number + 1);
-                    folders.insert(entry.number, entry);
+                    entries.insert(entry.number, Arc::new(entry));
                 }
             }
         }
         Ok(Self {
             storage,
-            folders,
-            next_number,
+            folders: Mutex::new(Folders { entries, next_number }),
+            waiting: Mutex::default(),
+            writer: tokio::sync::Mutex::default(),
         })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Folders> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All folders by number.
     #[must_use]
-    pub fn folders(&self) -> &BTreeMap<u32, FolderEntry> {
-        &self.folders
+    pub fn folders(&self) -> Vec<Arc<FolderEntry>> {
+        self.lock().entries.values().cloned().collect()
     }
 
-    /// The folder with this number, which the caller has from this ledger.
+    /// The folder with this number, as it is now.
     ///
     /// # Errors
     /// [`LedgerError::Damaged`] where there is none.
-    pub fn folder(&self, number: u32) -> Result<&FolderEntry, LedgerError> {
-        self.folders.get(&number).ok_or_else(|| missing(number))
+    pub fn folder(&self, number: u32) -> Result<Arc<FolderEntry>, LedgerError> {
+        self.lock().entries.get(&number).cloned().ok_or_else(|| missing(number))
     }
 
-    /// The folder with this number, to change.
+    /// Changes a folder's entry; the caller writes [`Changes::folder`] where that is true: something changed.
     ///
     /// # Errors
     /// [`LedgerError::Damaged`] where there is none.
-    pub fn folder_mut(&mut self, number: u32) -> Result<&mut FolderEntry, LedgerError> {
-        self.folders.get_mut(&number).ok_or_else(|| missing(number))
+    pub fn edit(&self, number: u32, edit: impl FnOnce(&mut FolderEntry)) -> Result<bool, LedgerError> {
+        let mut folders = self.lock();
+        let entry = folders.entries.get_mut(&number).ok_or_else(|| missing(number))?;
+        let mut edited = FolderEntry::clone(entry);
+        edit(&mut edited);
+        let changed = edited != **entry;
+        if changed {
+            *entry = Arc::new(edited);
+        }
+        Ok(changed)
     }
 
-    /// Adds a folder under a number that was never used; the caller writes [`Ledger::folder_changes`].
+    /// Adds a folder under a number that was never used; the caller writes [`Changes::folder`].
     ///
     /// # Errors
     /// [`LedgerError::Full`].
-    pub fn add_folder(&mut self, make: impl FnOnce(u32) -> FolderEntry) -> Result<u32, LedgerError> {
-        let number = self.next_number;
+    pub fn add_folder(&self, make: impl FnOnce(u32) -> FolderEntry) -> Result<u32, LedgerError> {
+        let mut folders = self.lock();
+        let number = folders.next_number;
         if number >= MAX_FOLDERS {
             return Err(LedgerError::Full { next: number });
         }
-        self.next_number += 1;
-        self.folders.insert(number, make(number));
+        folders.next_number += 1;
+        folders.entries.insert(number, Arc::new(make(number)));
         Ok(number)
     }
 
-    /// Forgets a folder; the caller writes [`Ledger::folder_changes`] and [`Ledger::removal_changes`].
-    pub fn remove_folder(&mut self, number: u32) {
-        self.folders.remove(&number);
+    /// Forgets a folder; the caller writes [`Changes::folder`] and [`Ledger::removal_changes`].
+    pub fn remove_folder(&self, number: u32) {
+        self.lock().entries.remove(&number);
     }
 
-    /// The changes that make these folders' entries durable, each chunk once.
-    #[must_use]
-    pub fn folder_changes(&self, numbers: impl IntoIterator<Item = u32>) -> Vec<Change> {
-        let mut chunks: Vec<u32> = numbers.into_iter().map(|number| number >> FOLDERS_SHIFT).collect();
-        chunks.sort_unstable();
-        chunks.dedup();
-        chunks
-            .into_iter()
-            .map(|chunk| {
-                let range = (chunk << FOLDERS_SHIFT)..((chunk + 1) << FOLDERS_SHIFT);
-                let entries: Vec<&FolderEntry> = self.folders.range(range).map(|(_, entry)| entry).collect();
-                let key = ChunkKey {
-                    kind: ChunkKind::Folders,
-                    folder: 0,
-                    chunk,
-                };
-                (key, Some(folder::encode_folders(self.next_number, &entries)))
-            })
-            .collect()
+    fn folder_change(&self, chunk: u32) -> Change {
+        let folders = self.lock();
+        let range = (chunk << FOLDERS_SHIFT)..((chunk + 1) << FOLDERS_SHIFT);
+        let entries: Vec<&FolderEntry> = folders.entries.range(range).map(|(_, entry)| &**entry).collect();
+        let octets = folder::encode_folders(folders.next_number, &entries);
+        (folders_key(chunk), Some(octets))
     }
 
     /// The changes that remove all chunks of a folder.
@@ -217,36 +237,36 @@ impl Ledger {
         }
     }
 
-    /// The change that stores one chunk of records (none left: removes it). New keywords enter the folder's table, so
-    /// the caller writes [`Ledger::folder_changes`] of the folder in the same write when the second value is true.
+    /// Adds the change that stores one chunk of records (none left: removes it), and of the folder where new keywords
+    /// entered its table.
     ///
     /// # Errors
     /// [`LedgerError::Damaged`] for an unknown folder.
-    pub fn records_change(
-        &mut self,
+    pub fn put_records<'r>(
+        &self,
         number: u32,
         chunk: u32,
-        records: &[Record],
-    ) -> Result<(Change, bool), LedgerError> {
-        let table = &mut self.folder_mut(number)?.keywords;
-        let before = table.names().len();
-        let octets = if records.is_empty() {
-            None
-        } else {
-            Some(encode_records(table, records))
+        records: impl ExactSizeIterator<Item = &'r Record>,
+        changes: &mut Changes,
+    ) -> Result<(), LedgerError> {
+        let mut folders = self.lock();
+        let entry = folders.entries.get_mut(&number).ok_or_else(|| missing(number))?;
+        let key = ChunkKey {
+            kind: ChunkKind::Records,
+            folder: number,
+            chunk,
         };
-        let grown = table.names().len() != before;
-        Ok((
-            (
-                ChunkKey {
-                    kind: ChunkKind::Records,
-                    folder: number,
-                    chunk,
-                },
-                octets,
-            ),
-            grown,
-        ))
+        if records.len() == 0 {
+            changes.add((key, None));
+            return Ok(());
+        }
+        let mut table = entry.keywords.clone();
+        changes.add((key, Some(encode_records(&mut table, records))));
+        if table.names().len() != entry.keywords.names().len() {
+            Arc::make_mut(entry).keywords = table;
+            changes.folder(number);
+        }
+        Ok(())
     }
 
     /// A folder's map.
@@ -326,15 +346,54 @@ impl Ledger {
         (key, (!items.is_empty()).then(|| crate::report::encode(items)))
     }
 
-    /// Makes changes durable, all or none.
+    /// Makes changes durable, all or none; writes of others that wait as well go with them, so a failure may be theirs.
+    /// Folders are written as they are when the write begins.
     ///
     /// # Errors
     /// [`LedgerError::Storage`].
-    pub async fn write(&self, changes: Vec<Change>, step: &'static str) -> Result<(), LedgerError> {
+    pub async fn write(&self, changes: Changes, step: &'static str) -> Result<(), LedgerError> {
         if changes.is_empty() {
             return Ok(());
         }
-        Ok(self.storage.write(changes, step).await?)
+        let (done, mut answer) = oneshot::channel();
+        let queue = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        queue().push(Waiting { changes, step, done });
+        let _writer = self.writer.lock().await;
+        match answer.try_recv() {
+            Ok(result) => return result,
+            Err(oneshot::error::TryRecvError::Empty) => {}
+            Err(oneshot::error::TryRecvError::Closed) => {
+                let message = "the write was given up".to_owned();
+                return Err(LedgerError::Storage(StorageError::Failed { message }));
+            }
+        }
+        let waiting = std::mem::take(&mut *queue());
+        let mut together = Changes::default();
+        let mut answers = Vec::with_capacity(waiting.len());
+        let mut first = step;
+        for (at, Waiting { changes, step, done }) in waiting.into_iter().enumerate() {
+            if at == 0 {
+                first = step;
+            }
+            together.merge(changes);
+            answers.push(done);
+        }
+        let (mut all, chunks) = together.into_parts();
+        all.extend(chunks.into_iter().map(|chunk| self.folder_change(chunk)));
+        let result = self.storage.write(all, first).await.map_err(LedgerError::from);
+        for answer in answers {
+            // Who does not wait any more needs no answer.
+            let _ = answer.send(result.clone());
+        }
+        result
+    }
+}
+
+fn folders_key(chunk: u32) -> ChunkKey {
+    ChunkKey {
+        kind: ChunkKind::Folders,
+        folder: 0,
+        chunk,
     }
 }
 

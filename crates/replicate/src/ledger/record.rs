@@ -71,7 +71,7 @@ pub(super) fn state_parts(octet: u8) -> Option<(ReadBack, bool)> {
 
 /// The stored form of one chunk's records, which ascend. New keywords enter the table.
 #[must_use]
-pub fn encode_records(table: &mut KeywordTable, records: &[Record]) -> Vec<u8> {
+pub fn encode_records<'r>(table: &mut KeywordTable, records: impl ExactSizeIterator<Item = &'r Record>) -> Vec<u8> {
     let mut writer = Writer::new();
     let mut overflows: Vec<(u16, Vec<String>)> = Vec::new();
     writer.count(records.len());

@@ -28,7 +28,7 @@ fn an_item_takes_at_most_64_octets() {
         .map(|low| record(7 << CHUNK_SHIFT | low, &names, u64::MAX - u64::from(low)))
         .collect();
     let mut table = KeywordTable::default();
-    let octets = encode_records(&mut table, &records);
+    let octets = encode_records(&mut table, records.iter());
     assert!(octets.len() <= 64 * records.len(), "{} octets", octets.len());
     assert_eq!(table.names().len(), 64);
     assert_eq!(decode_records(7, &table, &octets).unwrap(), records);
@@ -53,7 +53,7 @@ fn the_stored_form_of_a_record_is_frozen() {
     expected.extend([0xff; 7]);
     expected.extend([0xab; 32]);
     expected.extend([0; 4]);
-    assert_eq!(encode_records(&mut table, &[record]), expected);
+    assert_eq!(encode_records(&mut table, [record].iter()), expected);
     assert_eq!(table.names(), ["other", "Work"]);
 }
 
@@ -68,7 +68,7 @@ fn keywords_beyond_the_table_are_kept_beside_it() {
         .zip(1..)
         .map(|(names, uid)| record(uid, names, u64::from(uid)))
         .collect();
-    let octets = encode_records(&mut table, &records);
+    let octets = encode_records(&mut table, records.iter());
     assert_eq!(table.names().len(), MAX_TABLE);
     assert_eq!(decode_records(0, &table, &octets).unwrap(), records);
     assert_eq!(table.bit("K0-0"), Some(0), "case does not count");
@@ -77,6 +77,7 @@ fn keywords_beyond_the_table_are_kept_beside_it() {
 fn window(items: Vec<Record>, uid_next: u32) -> Window {
     Window {
         given_uids: uid_next.is_multiple_of(2),
+        by_position: uid_next.is_multiple_of(3),
         target_validity: 9,
         uid_next,
         items,
@@ -176,6 +177,21 @@ fn entries() -> impl Strategy<Value = Vec<FolderEntry>> {
                 subscribed,
                 keywords,
                 synced,
+                unread: numbers[0].is_multiple_of(2),
+                octets: [Octets::Unknown, Octets::Kept, Octets::Rewritten][numbers[1] as usize % 3],
+                skipped: numbers[0],
+                reported: numbers[1],
+                verified: subscribed.then(|| Verified {
+                    status: rehome_mailbox::FolderStatus {
+                        uid_validity: 1,
+                        uid_next: 2,
+                        exists: 3,
+                        highest_mod_seq: given_uids.then_some(4),
+                    },
+                    token: rehome_mailbox::ChangeToken(vec![numbers[0] as u8; 3]),
+                }),
+                source_mailbox_id: names.first().cloned(),
+                renaming_to: given_uids.then(|| FolderPath(vec!["away".into()])),
             }
         },
     );
@@ -191,7 +207,7 @@ proptest! {
     #[test]
     fn records_survive(records in records()) {
         let mut table = KeywordTable::default();
-        let octets = encode_records(&mut table, &records);
+        let octets = encode_records(&mut table, records.iter());
         prop_assert_eq!(decode_records(0, &table, &octets).unwrap(), records);
     }
 
@@ -230,6 +246,15 @@ proptest! {
             prop_assert_eq!(map.get(source), expected.get(&source).copied());
         }
         prop_assert_eq!(map.len(), expected.len());
+        let sources: Vec<u32> = expected.keys().copied().collect();
+        prop_assert_eq!(map.sample(usize::MAX), sources.clone());
+        let some = map.sample(5);
+        prop_assert_eq!(some.len(), sources.len().min(5));
+        prop_assert!(some.windows(2).all(|pair| pair[0] < pair[1]) && some.iter().all(|uid| sources.contains(uid)));
+        for (source, target) in &expected {
+            prop_assert!(map.source_of(*target).is_some_and(|found| expected[&found] == *target), "{source}");
+        }
+        prop_assert_eq!(map.source_of(100_000), None);
         let targets: BTreeSet<u32> = expected.values().copied().collect();
         prop_assert_eq!(map.targets().iter().collect::<Vec<_>>(), targets.into_iter().collect::<Vec<_>>());
         prop_assert_eq!(UidMap::decode(&map.encode()).unwrap(), map);
@@ -327,6 +352,126 @@ impl ChunkStorage for Chunks {
         }
         Ok(())
     }
+}
+
+/// Storage whose first write waits until it is let go, and which counts writes.
+#[derive(Default)]
+struct Gated {
+    chunks: Chunks,
+    go: tokio::sync::Notify,
+    writes: std::sync::Mutex<Vec<(usize, &'static str)>>,
+}
+
+#[async_trait::async_trait]
+impl ChunkStorage for Gated {
+    async fn get(&self, key: ChunkKey) -> Result<Option<Vec<u8>>, StorageError> {
+        self.chunks.get(key).await
+    }
+
+    async fn chunks(&self, kind: ChunkKind, folder: u32) -> Result<Vec<u32>, StorageError> {
+        self.chunks.chunks(kind, folder).await
+    }
+
+    async fn write(&self, changes: Vec<Change>, step: &'static str) -> Result<(), StorageError> {
+        let first = self.writes.lock().unwrap().is_empty();
+        self.writes.lock().unwrap().push((changes.len(), step));
+        if first {
+            self.go.notified().await;
+        }
+        if step == "fails" {
+            let message = "full".to_owned();
+            return Err(StorageError::Failed { message });
+        }
+        self.chunks.write(changes, step).await
+    }
+}
+
+/// Writes that wait at the same time become one, each keeps its order, and all learn what became of it.
+#[tokio::test]
+async fn waiting_writes_become_one() {
+    for (step, fails) in [("second", false), ("fails", true)] {
+        let storage = Arc::new(Gated::default());
+        let ledger = Ledger::load(Arc::clone(&storage) as Arc<dyn ChunkStorage>)
+            .await
+            .unwrap();
+        let make = |number| FolderEntry {
+            number,
+            ..entry_named("A")
+        };
+        let (one, two) = (ledger.add_folder(make).unwrap(), ledger.add_folder(make).unwrap());
+        let folder = |number| {
+            let mut changes = Changes::default();
+            changes.folder(number);
+            let mut map = UidMap::default();
+            map.insert(1, number);
+            changes.add(Ledger::map_change(number, &map));
+            changes
+        };
+        let results = tokio::join!(
+            ledger.write(folder(one), "first"),
+            async {
+                let written = ledger.write(folder(one), step);
+                // What changes while the write waits goes with it.
+                let ((), written) = tokio::join!(
+                    async {
+                        ledger.edit(two, |entry| entry.skipped = 7).unwrap();
+                    },
+                    written
+                );
+                written
+            },
+            ledger.write(folder(two), "third"),
+            async {
+                tokio::task::yield_now().await;
+                storage.go.notify_one();
+            },
+        );
+        assert!(results.0.is_ok());
+        assert_eq!((results.1.is_err(), results.2.is_err()), (fails, fails));
+        let writes = storage.writes.lock().unwrap().clone();
+        assert_eq!(writes, [(2, "first"), (3, step)]);
+        if !fails {
+            let again = Ledger::load(storage as Arc<dyn ChunkStorage>).await.unwrap();
+            assert_eq!(again.folder(two).unwrap().skipped, 7);
+            assert_eq!(again.map(one).await.unwrap().get(1), Some(one));
+        }
+    }
+}
+
+fn entry_named(name: &str) -> FolderEntry {
+    let path = FolderPath(vec![name.to_owned()]);
+    FolderEntry {
+        number: 0,
+        state: FolderState::Active,
+        source_path: path.clone(),
+        target_path: path,
+        source_validity: 1,
+        target_validity: 1,
+        given_uids: false,
+        special_use: None,
+        subscribed: false,
+        keywords: KeywordTable::default(),
+        synced: None,
+        unread: false,
+        octets: Octets::Unknown,
+        skipped: 0,
+        reported: 0,
+        verified: None,
+        source_mailbox_id: None,
+        renaming_to: None,
+    }
+}
+
+/// A chunk of folders without what came to be kept of the target is read as it was.
+#[test]
+fn folders_of_the_first_form_are_read() {
+    let entry = entry_named("A");
+    let mut octets = folder::encode_folders(2, &[&entry]);
+    let tail = 1 + 1 + 4 + 4 + 1 + 1 + 1;
+    octets.truncate(octets.len() - tail);
+    // Version, next number, count; the entry's number and state; then its attributes.
+    octets[1 + 4 + 4 + 4 + 1] = 0;
+    assert_eq!(folder::decode_folders(&octets).unwrap(), (2, vec![entry]));
 }
 
 #[tokio::test]

@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::BoxStream};
+use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use rehome_mailbox::{
-    Appended, Body, Capabilities, ChangeToken, ErrorScope, Folder, FolderPath, FolderStatus, Listing, Mailbox,
-    MailboxError, NewFolder, NewItem, ReadEvent, Retry, Uid, memory::MemoryMailbox,
+    Appended, Body, Capabilities, ChangeToken, ErrorScope, Folder, FolderPath, FolderRef, FolderStatus, Listing,
+    ListingScope, Mailbox, MailboxError, NewFolder, NewItem, ReadEvent, Removed, Retry, Uid, memory::MemoryMailbox,
 };
 use rehome_replicate::{
     Change, ChunkKey, ChunkKind, ChunkStorage, Exporter, ImportSettings, Importer, LinkError, OctetStream, PassError,
@@ -211,7 +211,7 @@ impl SourceLink for DirectLink {
             if fresh { " fresh" } else { "" }
         ))?;
         self.exporter
-            .listing(folder, token)
+            .listing(folder, token, fresh)
             .await
             .map_err(|error| error.link_error())
     }
@@ -246,6 +246,35 @@ pub struct Faulty {
     pub commands: Mutex<Vec<String>>,
     /// What it makes of appended octets; their number stays.
     pub rewrite: Mutex<Option<Rewrite>>,
+    pub late: Mutex<Late>,
+    /// Listings of changes name what is there, not what vanished.
+    pub names_present: AtomicBool,
+}
+
+/// An append whose connection dies: it takes effect only some commands later.
+#[derive(Default)]
+pub struct Late {
+    /// Appends before the one that is lost.
+    pub lose: Option<u64>,
+    /// Commands before it takes effect.
+    pub after: u64,
+    held: Option<(FolderPath, Vec<NewItem>)>,
+}
+
+impl Late {
+    pub fn new(lose: u64, after: u64) -> Self {
+        let lose = Some(lose);
+        Self {
+            lose,
+            after,
+            held: None,
+        }
+    }
+
+    /// Whether it is still on its way.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
 }
 
 pub type Rewrite = Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
@@ -257,6 +286,34 @@ impl Faulty {
             fuse: Arc::clone(fuse),
             commands: Mutex::default(),
             rewrite: Mutex::default(),
+            late: Mutex::default(),
+            names_present: AtomicBool::new(false),
+        }
+    }
+
+    /// What was lost takes effect now.
+    pub fn deliver_late(&self) {
+        let held = self.late.lock().unwrap().held.take();
+        if let Some((folder, items)) = held {
+            let appended = self.inner.append(FolderRef::any(&folder), items).now_or_never();
+            appended.expect("memory is ready at once").unwrap();
+        }
+    }
+
+    /// Whether this append is the one that is lost.
+    fn loses(&self, folder: FolderRef<'_>, items: &[NewItem]) -> bool {
+        let mut late = self.late.lock().unwrap();
+        match late.lose {
+            Some(0) => {
+                late.lose = None;
+                late.held = Some((folder.path.clone(), items.to_vec()));
+                true
+            }
+            Some(more) => {
+                late.lose = Some(more - 1);
+                false
+            }
+            None => false,
         }
     }
 
@@ -273,6 +330,15 @@ impl Faulty {
     }
 
     fn begin(&self, what: &str) -> Result<(), MailboxError> {
+        let due = {
+            let mut late = self.late.lock().unwrap();
+            let due = late.is_held() && late.after == 0;
+            late.after = late.after.saturating_sub(u64::from(late.is_held()));
+            due
+        };
+        if due {
+            self.deliver_late();
+        }
         self.commands.lock().unwrap().push(what.to_owned());
         self.check(what)
     }
@@ -295,12 +361,19 @@ impl Mailbox for Faulty {
 
     async fn list(&self, folder: &FolderPath, since: Option<&ChangeToken>) -> Result<Listing, MailboxError> {
         self.begin("list")?;
-        self.inner.list(folder, since).await
+        let mut listing = self.inner.list(folder, since).await?;
+        if let (true, ListingScope::Changes { removed }) =
+            (self.names_present.load(Ordering::SeqCst), &mut listing.scope)
+        {
+            let whole = self.inner.list(folder, None).await?;
+            *removed = Removed::Present(UidSet::from_ascending(whole.items.iter().map(|item| item.uid)));
+        }
+        Ok(listing)
     }
 
     async fn read<'a>(
         &'a self,
-        folder: &FolderPath,
+        folder: FolderRef<'_>,
         uids: &[Uid],
     ) -> Result<BoxStream<'a, Result<ReadEvent, MailboxError>>, MailboxError> {
         self.begin("read")?;
@@ -331,8 +404,16 @@ impl Mailbox for Faulty {
         self.inner.subscribe(folder, subscribed).await
     }
 
-    async fn append(&self, folder: &FolderPath, items: Vec<NewItem>) -> Result<Vec<Appended>, MailboxError> {
+    async fn append(&self, folder: FolderRef<'_>, items: Vec<NewItem>) -> Result<Vec<Appended>, MailboxError> {
         self.begin("append")?;
+        if self.loses(folder, &items) {
+            return Err(MailboxError {
+                what: "append".into(),
+                cause: "the connection was lost".into(),
+                scope: ErrorScope::Mailbox,
+                retry: Retry::Now,
+            });
+        }
         let mut answers = Vec::new();
         for mut item in items {
             if let (Some(rewrite), Body::Memory(octets)) = (&*self.rewrite.lock().unwrap(), &item.body) {
@@ -346,19 +427,20 @@ impl Mailbox for Faulty {
 
     async fn copy(
         &self,
-        items: &[(FolderPath, Uid)],
-        folder: &FolderPath,
+        from: FolderRef<'_>,
+        uids: &[Uid],
+        folder: FolderRef<'_>,
         keys: &[NewItem],
     ) -> Result<Vec<Appended>, MailboxError> {
         self.begin("copy")?;
-        let done = self.inner.copy(items, folder, keys).await;
+        let done = self.inner.copy(from, uids, folder, keys).await;
         self.check("copy")?;
         done
     }
 
     async fn set_flags(
         &self,
-        folder: &FolderPath,
+        folder: FolderRef<'_>,
         changes: &[(Uid, Flags)],
     ) -> Result<Vec<(Uid, Vec<String>)>, MailboxError> {
         self.begin("set_flags")?;
@@ -367,7 +449,7 @@ impl Mailbox for Faulty {
         done
     }
 
-    async fn remove(&self, folder: &FolderPath, uids: &[Uid]) -> Result<(), MailboxError> {
+    async fn remove(&self, folder: FolderRef<'_>, uids: &[Uid]) -> Result<(), MailboxError> {
         self.begin("remove")?;
         let done = self.inner.remove(folder, uids).await;
         self.check("remove")?;
@@ -402,7 +484,7 @@ pub async fn with_uids(mailbox: &dyn Mailbox) -> BTreeMap<FolderPath, BTreeMap<U
         let listing = mailbox.list(&folder.path, None).await.unwrap();
         let uids: Vec<Uid> = listing.items.iter().map(|item| item.uid).collect();
         let mut items = BTreeMap::new();
-        let mut events = mailbox.read(&folder.path, &uids).await.unwrap();
+        let mut events = mailbox.read(FolderRef::any(&folder.path), &uids).await.unwrap();
         let mut current = None;
         while let Some(event) = events.next().await {
             match event.unwrap() {
@@ -438,16 +520,31 @@ pub struct World {
 
 impl World {
     pub fn new(source: MemoryMailbox, target: Arc<dyn Mailbox>) -> Self {
+        let served = Arc::new(source.clone());
+        Self::over(source, served, target)
+    }
+
+    /// Both ends name what is there where they tell what changed, not what vanished.
+    pub fn naming_present(source: MemoryMailbox, target: Arc<dyn Mailbox>) -> Self {
+        let served = Faulty::new(Arc::new(source.clone()), &Arc::default());
+        served.names_present.store(true, Ordering::SeqCst);
+        let world = Self::over(source, Arc::new(served), target);
+        world.faulty.names_present.store(true, Ordering::SeqCst);
+        world
+    }
+
+    fn over(source: MemoryMailbox, served: Arc<dyn Mailbox>, target: Arc<dyn Mailbox>) -> Self {
         let fuse = Arc::new(Fuse::default());
         let spool = tempfile::tempdir().unwrap();
         let notes = Arc::new(Chunks::default());
-        let exporter = Exporter::new(Arc::new(source.clone()), Arc::clone(&notes) as Arc<dyn ChunkStorage>);
+        let exporter = Exporter::new(served, Arc::clone(&notes) as Arc<dyn ChunkStorage>);
         let settings = ImportSettings {
             move_id: 0xfeed,
             memory_budget: 1 << 20,
             spool: spool.path().join("spool"),
             given_uids: true,
             read_back: true,
+            live_target: false,
             progress: Arc::new(|_| {}),
             lease: Arc::new(|| true),
             cancel: Arc::default(),
@@ -471,9 +568,17 @@ impl World {
 
     /// A new importer on the same state, as after a restart.
     pub fn importer(&self) -> Importer {
-        Importer::new(
+        self.importer_over(
             Arc::clone(&self.link) as Arc<dyn SourceLink>,
-            Arc::clone(&self.faulty) as Arc<dyn Mailbox>,
+            Arc::clone(&self.faulty) as _,
+        )
+    }
+
+    /// One between other ends.
+    pub fn importer_over(&self, link: Arc<dyn SourceLink>, target: Arc<dyn Mailbox>) -> Importer {
+        Importer::new(
+            link,
+            target,
             Arc::clone(&self.ledger) as Arc<dyn ChunkStorage>,
             self.settings.clone(),
         )

@@ -2,7 +2,7 @@
 
 use crate::common::{Tamper, World, contents, flags, path, populate};
 use bytes::BytesMut;
-use rehome_mailbox::FolderPath;
+use rehome_mailbox::{FolderPath, FolderRef};
 use rehome_replicate::{PassError, PassKind, ReportKind, Side};
 use rehome_wire::frames::{FailureClass, Frame, FrameDecoder, ItemFailure, encode};
 use std::sync::{
@@ -243,7 +243,7 @@ async fn gone_is_believed_only_if_the_next_listing_agrees() {
         tamper(1, move |frames| {
             change(frames);
             if removed.fetch_add(1, Ordering::SeqCst) == 0 {
-                let removal = rehome_mailbox::Mailbox::remove(&source, &INBOX, &[2]);
+                let removal = rehome_mailbox::Mailbox::remove(&source, FolderRef::any(&INBOX), &[2]);
                 futures_util::FutureExt::now_or_never(removal).unwrap().unwrap();
             }
         })

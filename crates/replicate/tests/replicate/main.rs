@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests are no tests to clippy.
 
 mod common;
+mod distance;
 mod hostile;
 mod interruption;
+mod live;
 mod moves;
 mod races;

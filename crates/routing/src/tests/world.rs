@@ -11,7 +11,7 @@ use rehome_domain::{
     recipient::{Group, GroupType, MailUser, Mailbox, MailboxState, Recipient, RecipientKind},
     tenant::Tenant,
 };
-use rehome_platform::{Driver, Place, PlatformConfig, Platforms};
+use rehome_platform::{Place, PlatformConfig, Platforms};
 use rehome_store::{Store, TargetAttempt};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -69,11 +69,9 @@ impl World {
         tx.commit("test").await.unwrap();
         let root = folder.path().join("mail");
         std::fs::create_dir(&root).unwrap();
-        let config = PlatformConfig {
-            driver: Driver::Maildir,
-            root,
-        };
-        let platforms = Platforms::new(BTreeMap::from([("local".to_owned(), config)]), None).unwrap();
+        let config = PlatformConfig::Maildir { root };
+        let state = folder.path().join("platforms");
+        let platforms = Platforms::new(BTreeMap::from([("local".to_owned(), config)]), None, &state).unwrap();
         let settings = RoutingSettings {
             server_name: format!("mx.{}", domains[0]),
             routes: options.routes.into_iter().collect(),
@@ -218,7 +216,7 @@ impl World {
             tenant,
             name: batch.to_string(),
             endpoint: EndpointId::from_u128(1),
-            target_delivery_domain: address.domain().clone(),
+            target_delivery_domain: Some(address.domain().clone()),
             intent: BatchIntent::Started,
             auto_complete: false,
             complete_after: None,
