@@ -13,8 +13,8 @@ import re
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PAGES = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/operator-guide.md", "docs/protocol.md", "docs/errors.md"]
-FOLDERS = "crates|demo|docs|samples|schema|scripts|tests"
+PAGES = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/operator-guide.md", "docs/protocol.md", "docs/errors.md", "docs/odd-mail.md", "bench/README.md"]
+FOLDERS = "bench|crates|demo|docs|packaging|samples|schema|scripts|tests"
 
 
 def read(path: str) -> str:

@@ -101,15 +101,15 @@ impl Incoming {
         }
     }
 
-    pub(super) fn begin(header: ItemHeader, held: HeldOctets) -> Self {
+    pub(super) fn begin(header: ItemHeader, held: Option<HeldOctets>) -> Self {
         let refused = (!RECEIVED.contains(&header.received))
             .then(|| "its received time lies outside the years 0 to 9999".to_owned());
         Self {
             memory: match header.length {
-                Some(_) if refused.is_none() => Vec::with_capacity(held.count()),
+                Some(_) if refused.is_none() => Vec::with_capacity(held.as_ref().map_or(0, HeldOctets::count)),
                 Some(_) | None => Vec::new(),
             },
-            held: Some(held).filter(|_| refused.is_none()),
+            held: held.filter(|_| refused.is_none()),
             header,
             spool: None,
             length: 0,

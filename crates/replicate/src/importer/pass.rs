@@ -340,7 +340,9 @@ impl Work<'_> {
         let listed: HashMap<&FolderPath, &Folder> = folders.iter().map(|folder| (&folder.path, folder)).collect();
         let active: Vec<Arc<FolderEntry>> = self.active().collect();
         for entry in active {
-            let Some(source) = listed.get(&entry.source_path) else { continue };
+            let Some(source) = listed.get(&entry.source_path) else {
+                continue;
+            };
             if entry.subscribed == source.subscribed {
                 continue;
             }

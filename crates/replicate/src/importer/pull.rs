@@ -336,7 +336,7 @@ impl Puller<'_> {
                 at_work.pulled.rest = unanswered.collect();
                 return Ok(at_work.pulled);
             }
-            if self.is_full() {
+            if self.early.is_none() && self.is_full() {
                 self.hand_on().await?;
             }
         }
@@ -417,16 +417,16 @@ impl Puller<'_> {
     async fn begin(&mut self, header: ItemHeader) -> Result<Incoming, PassError> {
         let budget = &self.work.budget;
         let wants = Incoming::wants(self.work, header.length);
-        let held = match self.early.as_mut().and_then(|early| early.split(wants)) {
-            Some(held) => Some(held),
-            None => budget.try_take(wants),
-        };
-        let held = match held {
-            Some(held) => held,
-            None => {
-                self.hand_on().await?;
-                budget.take(wants).await
-            }
+        let held = match &mut self.early {
+            // Before the folder's turn nothing is waited for: what is larger than was told goes to the spool folder.
+            Some(early) => early.split(wants),
+            None => match budget.try_take(wants) {
+                Some(held) => Some(held),
+                None => {
+                    self.hand_on().await?;
+                    Some(budget.take(wants).await)
+                }
+            },
         };
         Ok(Incoming::begin(header, held))
     }
@@ -438,6 +438,7 @@ impl Puller<'_> {
             return Ok(());
         };
         if item.becomes_huge(octets.len()) {
+            self.early = None;
             self.hand_on().await?;
             item.set_huge(self.work.budget.huge().await);
         }
