@@ -132,14 +132,16 @@ impl Work<'_> {
             let takes = line.takes_more();
             let reads = !line.reading.is_empty();
             tokio::select! {
+                // What frees the target and the ledger first, so that the same events make the same steps.
+                biased;
+                _ = stop.wait_for(|stop| *stop) => line.failed = Some(PassError::Cancelled),
+                written = of(&mut line.writing) => line.written(written)?,
+                (lot, placed) = of(&mut line.appending) => line.appended(lot, placed)?,
+                Some((items, held)) = line.reading.next(), if reads => line.judge(items, held)?,
                 batch = batches.recv(), if takes => match batch {
                     Some(batch) => line.accept(batch),
                     None => line.ended = true,
                 },
-                (lot, placed) = of(&mut line.appending) => line.appended(lot, placed)?,
-                written = of(&mut line.writing) => line.written(written)?,
-                Some((items, held)) = line.reading.next(), if reads => line.judge(items, held)?,
-                _ = stop.wait_for(|stop| *stop) => line.failed = Some(PassError::Cancelled),
             }
         }
         line.fail().await
