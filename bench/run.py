@@ -340,7 +340,7 @@ class Bench:
     def change(self, source: Source, what: dict, turn: int):
         self.reference("change", "--imap", source.server.address, "--user", source.user, "--password-file", source.server.password_file,
                        *(word for name, count in what.items() for word in (f"--{name}", count)),
-                       *self.set_arguments("M", what["additions"], 1), "--seed", 1000 + turn)
+                       *self.set_arguments("M", what["additions"], 1), "--seed", 1000 + turn, "--unset", turn % 2)
 
     def delta_step(self, tool, again, counted: dict, more: dict):
         os.sync()

@@ -136,13 +136,15 @@ fn fill_imap(set: &Mailset, arguments: &Arguments, note: Note<'_>) -> io::Result
     Ok(())
 }
 
-/// Changes a mailbox over IMAP, spread over its folders: `--flags N` messages get `\Flagged`, the last `--deletions N`
+/// Changes a mailbox over IMAP, spread over its folders: `--flags N` messages get `\Flagged` and a keyword
+/// (lose both with `--unset 1`), the last `--deletions N`
 /// go away, `--additions N` small ones come (of the set that is described as for `fill`).
 pub(crate) fn change(arguments: &Arguments) -> io::Result<String> {
     let mut connection = Connection::open(&arguments.account("imap", "")?)?;
     let flags: usize = arguments.number("flags", 0)?;
     let deletions: usize = arguments.number("deletions", 0)?;
     let additions: usize = arguments.number("additions", 0)?;
+    let sign = if arguments.number("unset", 0)? == 0 { '+' } else { '-' };
     let folders = connection.folders()?;
     let mut counts = Vec::new();
     for path in &folders {
@@ -158,7 +160,7 @@ pub(crate) fn change(arguments: &Arguments) -> io::Result<String> {
         let exists = connection.open_folder("SELECT", &folders[index])?;
         let flagged = share(flags).min(exists / 2);
         if flagged > 0 {
-            connection.command(&format!("STORE 1:{flagged} +FLAGS.SILENT (\\Flagged changed)"))?;
+            connection.command(&format!("STORE 1:{flagged} {sign}FLAGS.SILENT (\\Flagged changed)"))?;
         }
         let removed = share(deletions).min(exists / 2);
         if removed > 0 {

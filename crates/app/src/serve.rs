@@ -53,6 +53,7 @@ pub(crate) async fn serve(config: &Config) -> Result<(), Failure> {
     let store = operator::open_store(config).await?;
     let rooms = Rooms::build(config, store.clone()).await?;
     let stop = CancellationToken::new();
+    let source = rooms.source.clone();
     let mut running = rooms.start(config, &stop).await?;
     tokio::select! {
         _ = terminate.recv() => {}
@@ -69,6 +70,7 @@ pub(crate) async fn serve(config: &Config) -> Result<(), Failure> {
         tracing::warn!("what did not stop in time is cut; moves resume at the next start");
         running.shutdown().await;
     }
+    source.write_records().await;
     store.close().await;
     tracing::info!("stopped");
     Ok(())

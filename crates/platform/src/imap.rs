@@ -154,11 +154,10 @@ impl ImapPlatform {
         let name = move_id.to_string();
         let account = match self.read::<StagingRecord>(Kind::Staging, name.clone()).await? {
             Some(record) if record.ready => record.account,
-            Some(record) => self.begin_staging(record.account, name).await?,
+            Some(record) => self.begin_staging(record.account, name, false).await?,
             None => {
                 let account = self.account(&place.location)?.to_owned();
-                self.check_not_filled(&account, &name).await?;
-                self.begin_staging(account, name).await?
+                self.begin_staging(account, name, true).await?
             }
         };
         Ok(self.open(&account).await?)
@@ -177,11 +176,47 @@ impl ImapPlatform {
         Ok(())
     }
 
-    async fn begin_staging(&self, account: String, name: String) -> Result<String, PlatformError> {
+    /// Whether the account holds the kept contents of a mailbox that has moved away: then it stays denied to its user.
+    async fn is_closed(&self, account: &str) -> Result<bool, PlatformError> {
+        Ok(!self.closed_in(account).await?.is_empty())
+    }
+
+    /// The records of kept contents in an account.
+    async fn closed_in(&self, account: &str) -> Result<Vec<String>, PlatformError> {
+        let mut found = Vec::new();
+        for name in self.names(Kind::Closed).await? {
+            let record = self.read::<AccountRecord>(Kind::Closed, name.clone()).await?;
+            if record.is_some_and(|record| record.account.eq_ignore_ascii_case(account)) {
+                found.push(name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// An account that was found empty, or is shown, holds no kept contents any more: what comes into it from now on is
+    /// another mailbox's, and no sweep of the old one may see it.
+    async fn forget_closed(&self, account: &str) -> Result<(), PlatformError> {
+        for name in self.closed_in(account).await? {
+            self.remove(Kind::Closed, name).await?;
+        }
+        Ok(())
+    }
+
+    async fn begin_staging(&self, account: String, name: String, first: bool) -> Result<String, PlatformError> {
         let _turn = self.turns.of(&account).await;
+        // Under the turn: of two moves that begin at once, the second must see the first.
+        self.check_not_filled(&account, &name).await?;
+        if first && let Ok(mailbox) = self.open(&account).await {
+            // Nobody is put out of an account that cannot be filled anyway.
+            let held = inspection::items(&mailbox.folders().await?);
+            if held > 0 {
+                return Err(PlatformError::AccountNotEmpty { account, items: held });
+            }
+        }
         let mut record = StagingRecord {
             account: account.clone(),
             ready: false,
+            denied: self.command().is_some(),
         };
         self.write(Kind::Staging, name.clone(), record.clone()).await?;
         rehome_fault::step("platform.staging_begins");
@@ -193,12 +228,15 @@ impl ImapPlatform {
         }
         let held = inspection::items(&self.open(&account).await?.folders().await?);
         if held > 0 {
-            if let Some(command) = self.command() {
+            if let Some(command) = self.command()
+                && !self.is_closed(&account).await?
+            {
                 command.allow(&account).await?;
             }
             self.remove(Kind::Staging, name).await?;
             return Err(PlatformError::AccountNotEmpty { account, items: held });
         }
+        self.forget_closed(&account).await?;
         record.ready = true;
         self.write(Kind::Staging, name, record).await?;
         rehome_fault::step("platform.staging");
@@ -215,21 +253,30 @@ impl ImapPlatform {
         let _turn = self.turns.of(account).await;
         if let Some(command) = self.command() {
             if !gone(command.deny(account).await)? {
-                if record.ready {
+                // With a program that was configured later only, the user was in the account like us.
+                if record.ready && record.denied {
                     self.empty(account).await?;
+                } else if record.ready {
+                    self.tell_what_stays(account);
                 }
-                gone(command.allow(account).await)?;
+                if !self.is_closed(account).await? {
+                    gone(command.allow(account).await)?;
+                }
             }
         } else if record.ready {
-            tracing::warn!(
-                platform = self.name,
-                account,
-                "what was copied stays in the account, since its user could use it meanwhile"
-            );
+            self.tell_what_stays(account);
         }
         self.remove(Kind::Staging, name).await?;
         rehome_fault::step("platform.remove_staging");
         Ok(())
+    }
+
+    fn tell_what_stays(&self, account: &str) {
+        tracing::warn!(
+            platform = self.name,
+            account,
+            "what was copied stays in the account, since its user could use it meanwhile"
+        );
     }
 
     async fn empty(&self, account: &str) -> Result<(), PlatformError> {
@@ -255,24 +302,34 @@ impl ImapPlatform {
         Ok(())
     }
 
-    /// Lets the user of a filled account in. Done already is success.
+    /// Lets the user of a filled account in. Without a record that was done already, and nothing is touched: the mailbox
+    /// may be on its way elsewhere since, its user kept out for that.
     pub(crate) async fn show(&self, place: &Place, move_id: MoveId) -> Result<(), PlatformError> {
         let name = move_id.to_string();
         let account = self.account(&place.location)?;
-        let record = self.read::<StagingRecord>(Kind::Staging, name.clone()).await?;
-        if let Some(record) = record.filter(|record| record.account != account) {
+        let _turn = self.turns.of(account).await;
+        let Some(record) = self.read::<StagingRecord>(Kind::Staging, name.clone()).await? else {
+            return Ok(());
+        };
+        if record.account != account {
             return Err(PlatformError::AccountFilled {
                 account: record.account,
                 other: name,
             });
         }
-        let _turn = self.turns.of(account).await;
         if let Some(command) = self.command() {
             command.allow(account).await?;
         }
+        self.forget_closed(account).await?;
         self.remove(Kind::Staging, name).await?;
         rehome_fault::step("platform.show");
         Ok(())
+    }
+
+    /// Whether the account holds what a move has copied.
+    pub(crate) async fn is_staged(&self, place: &Place, move_id: MoveId) -> Result<bool, PlatformError> {
+        let record = self.read::<StagingRecord>(Kind::Staging, move_id.to_string()).await?;
+        Ok(record.is_some_and(|record| record.ready && record.account == place.location))
     }
 
     /// Keeps the user of an account out and waits until none of its sessions is left. Undone by [`reopen`](Self::reopen).

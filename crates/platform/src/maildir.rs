@@ -91,6 +91,12 @@ impl MaildirPlatform {
         Ok(Arc::new(Staging::open(&path).await?))
     }
 
+    pub(crate) async fn is_staged(&self, move_id: MoveId) -> Result<bool, PlatformError> {
+        let path = self.own_folder("staging").await?.join(move_id.to_string());
+        let at = path.clone();
+        files("looking at", at, move || path.try_exists()).await
+    }
+
     pub(crate) async fn remove_staging(&self, move_id: MoveId) -> Result<(), PlatformError> {
         let path = self.own_folder("staging").await?.join(move_id.to_string());
         remove_tree("removing the hidden contents", path, "platform.remove_staging").await

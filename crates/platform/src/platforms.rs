@@ -185,6 +185,17 @@ impl Platforms {
         }
     }
 
+    /// Whether the hidden contents of a move are on this platform, so that [`show`](Self::show) would show them.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn is_staged(&self, place: &Place, move_id: MoveId) -> Result<bool, PlatformError> {
+        match self.platform(&place.platform)? {
+            Platform::Maildir(maildir) => maildir.is_staged(move_id).await,
+            Platform::Imap(imap) => imap.is_staged(place, move_id).await,
+        }
+    }
+
     /// Removes the hidden contents of a move that will not be shown. Gone already is success. An account is emptied,
     /// unless its user was not kept out of it, and he is let in again.
     ///

@@ -28,6 +28,9 @@ pub(crate) struct StagingRecord {
     pub(crate) account: String,
     /// Whether it was found empty, after its user was kept out where that can be done.
     pub(crate) ready: bool,
+    /// Whether its user is kept out of it since then, so that all in it is the move's.
+    #[serde(default)]
+    pub(crate) denied: bool,
 }
 
 /// An account by name.

@@ -295,6 +295,105 @@ async fn a_move_that_is_given_up_leaves_the_account_as_it_was() {
 }
 
 #[tokio::test]
+async fn kept_contents_are_neither_shown_to_their_user_nor_taken_for_anothers() {
+    if is_left_out("dovecot") {
+        return;
+    }
+    let world = World::new();
+    let platforms = world.platforms();
+    world.user().append("INBOX", "", MESSAGE);
+    platforms.quiesce(&place(USER), Duration::from_secs(5)).await.unwrap();
+    platforms.close_source(&place(USER), MOVE).await.unwrap();
+    // A move into the account is refused, and lets nobody in.
+    for _ in 0..2 {
+        let full = platforms.staging(&place(USER), OTHER_MOVE).await.err().unwrap();
+        assert!(matches!(full, PlatformError::AccountNotEmpty { .. }), "{full}");
+        platforms.remove_staging("imap", OTHER_MOVE).await.unwrap();
+        assert!(!world.gets_in());
+    }
+    assert!(platforms.open_closed("imap", GUID, MOVE).await.is_ok());
+    // Emptied by the server's administrator it can be filled; what comes then is no late item of the old mailbox.
+    let mut master = world.as_master();
+    master.ok("SELECT INBOX");
+    master.ok("STORE 1 +FLAGS (\\Deleted)");
+    master.ok("EXPUNGE");
+    drop(master);
+    platforms.staging(&place(USER), OTHER_MOVE).await.unwrap();
+    assert!(platforms.is_staged(&place(USER), OTHER_MOVE).await.unwrap());
+    assert!(!platforms.is_staged(&place(USER), MOVE).await.unwrap());
+    let gone = platforms.open_closed("imap", GUID, MOVE).await.err().unwrap();
+    assert_eq!(gone.retry(), Retry::Never);
+    assert!(!world.gets_in());
+}
+
+#[tokio::test]
+async fn what_was_shown_is_not_opened_again_while_it_moves_on() {
+    if is_left_out("dovecot") {
+        return;
+    }
+    let world = World::new();
+    let platforms = world.platforms();
+    platforms.staging(&place(USER), MOVE).await.unwrap();
+    platforms.show(&place(USER), MOVE).await.unwrap();
+    platforms.quiesce(&place(USER), Duration::from_secs(5)).await.unwrap();
+    platforms.show(&place(USER), MOVE).await.unwrap();
+    assert!(!world.gets_in());
+}
+
+#[tokio::test]
+async fn an_account_is_filled_by_one_of_two_moves_at_once() {
+    if is_left_out("dovecot") {
+        return;
+    }
+    let world = World::new();
+    let platforms = world.platforms();
+    let here = place(USER);
+    let (one, other) = tokio::join!(platforms.staging(&here, MOVE), platforms.staging(&here, OTHER_MOVE));
+    let refused = match (one, other) {
+        (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+        (Ok(_), Ok(_)) => panic!("both fill it"),
+        (Err(one), Err(other)) => panic!("nobody fills it: {one}, {other}"),
+    };
+    assert!(matches!(refused, PlatformError::AccountFilled { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_program_configured_later_does_not_make_the_users_items_ours() {
+    if is_left_out("dovecot") {
+        return;
+    }
+    let world = World::new();
+    let state = world.folder.path().join("platforms");
+    let open = platforms(&state, world.dovecot.port(), master(), AccessConfig::None);
+    open.staging(&place(USER), MOVE).await.unwrap();
+    world.user().append("INBOX", "", MESSAGE);
+    let platforms = world.platforms();
+    platforms.remove_staging("imap", MOVE).await.unwrap();
+    assert_eq!(platforms.inspect("imap", USER).await.unwrap().items, 1);
+    rehome_testkit::wait::until_true("the user gets in", Duration::from_secs(20), || world.gets_in());
+}
+
+#[test]
+fn a_name_that_doveadm_takes_for_an_address_is_refused() {
+    for (account, refused) in [
+        ("10.0.0.1", true),
+        ("1.2", true),
+        ("10/8", true),
+        ("*", true),
+        ("1001", false),
+        ("press.1@contoso.example", false),
+    ] {
+        for verb in ["deny", "sessions"] {
+            let done = std::process::Command::new(shipped("dovecot-passwd-file"))
+                .args(["--passwd-file", "/nonexistent", "--doveadm", "/bin/true", verb, account])
+                .output()
+                .unwrap();
+            assert_eq!(done.status.code() == Some(64), refused, "{verb} {account}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn deliveries_are_appended_under_the_lock() {
     if is_left_out("dovecot") {
         return;

@@ -13,6 +13,7 @@ use rehome_wire::imap::{
     Answer, AppendForm, AppendItem, Code, Command, Condition, Event, FetchChanges, FetchItems, MailboxName, SelectMode,
     Uids,
 };
+use std::collections::HashSet;
 use tokio::io::AsyncReadExt;
 
 /// Most octets of one command with several items.
@@ -64,15 +65,16 @@ pub(super) async fn append(
     name: &MailboxName,
     items: Vec<NewItem>,
 ) -> Outcome<Vec<Appended>> {
-    if !connection.capabilities.uid_plus {
+    let names_uids = connection.capabilities.uid_plus && !connection.names_no_uids;
+    if !names_uids {
         // UIDNEXT must be the one of now: what is above it afterwards is what was appended.
         connection.selected = None;
     }
     connection.open(folder, name, SelectMode::ReadWrite).await?;
-    let uid_next = if connection.capabilities.uid_plus {
-        0
+    let uid_next = if names_uids {
+        None
     } else {
-        connection.uid_next().await?
+        Some(connection.uid_next().await?)
     };
     let count = items.len();
     let mut progress = Progress {
@@ -87,20 +89,19 @@ pub(super) async fn append(
             Err(error) => progress.refuse(at, error),
         }
     }
-    let groups = grouped(prepared, connection.capabilities.multi_append);
-    let again = send(connection, folder, name, groups, &mut progress).await?;
-    let again = again.into_iter().map(|item| vec![item]).collect();
-    // What is refused alone is refused for good, but that its flags may have been the reason.
-    let plainer = send(connection, folder, name, again, &mut progress).await?;
-    send(
-        connection,
-        folder,
-        name,
-        plainer.into_iter().map(|item| vec![item]).collect(),
-        &mut progress,
-    )
-    .await?;
+    let mut groups = grouped(prepared, connection.capabilities.multi_append);
+    // What is refused alone is refused for good, unless it can be plainer than it was: fewer flags, another time,
+    // another form, each at most once.
+    while !groups.is_empty() {
+        let again = send(connection, folder, name, groups, &mut progress).await?;
+        groups = again.into_iter().map(|item| vec![item]).collect();
+    }
     if !progress.unnamed.is_empty() {
+        let Some(uid_next) = uid_next else {
+            // It has UIDPLUS and names no uids all the same: from now on they are looked for.
+            connection.names_no_uids = true;
+            return Err(unknown(folder, "the server does not say where the items are"));
+        };
         name_by_window(connection, folder, uid_next, &mut progress).await?;
     }
     let results: Vec<Appended> = progress.results.into_iter().flatten().collect();
@@ -269,6 +270,7 @@ async fn send(
         tags.push(connection.send(Command::append(name, &items)));
     }
     let answers = connection.finish(&tags, |_| {}).await?;
+    connection.pay().await?;
     connection.take_back_bodies();
     let mut again = Vec::new();
     let mut worst: Option<Failure> = None;
@@ -294,7 +296,7 @@ async fn send(
 }
 
 fn take_ok(
-    connection: &Connection,
+    connection: &mut Connection,
     folder: FolderRef<'_>,
     group: &[Prepared],
     answer: &Answer,
@@ -309,10 +311,13 @@ fn take_ok(
     };
     let open = connection.selected.as_ref().map(super::selected::Selected::validity);
     if open.is_some_and(|open| open != *uid_validity) {
+        // What is open here is not what has the name now.
+        connection.selected = None;
         let cause = format!("the items went into another folder of the same name (UIDVALIDITY {uid_validity})");
         return Err(unknown(folder, cause));
     }
-    if uids.len() != group.len() {
+    let distinct = uids.len() == group.len() && uids.iter().collect::<HashSet<Uid>>().len() == group.len();
+    if !distinct {
         let cause = format!("the server named {} uids for {} items", uids.len(), group.len());
         return Err(unknown(folder, cause));
     }
@@ -398,6 +403,8 @@ async fn name_by_window(
 ) -> Outcome<()> {
     let mut uids: Vec<Uid> = Vec::new();
     let what = format!("looking for the items appended to folder {}", folder.path);
+    // Servers may tell of what is new only when asked (RFC 3501 §6.3.11).
+    connection.send(Command::noop());
     let command = Command::uid_fetch(Uids::From(uid_next), &FetchItems::default(), FetchChanges::All);
     connection
         .demand(&what, ErrorScope::Folder, command, |event| {
@@ -408,6 +415,12 @@ async fn name_by_window(
         .await?;
     uids.sort_unstable();
     uids.dedup();
+    let named = progress.results.iter().flatten().filter_map(|result| match result {
+        Appended::Uid { uid, .. } => Some(*uid),
+        Appended::Refused(_) => None,
+    });
+    let named: HashSet<Uid> = named.collect();
+    uids.retain(|uid| !named.contains(uid));
     if uids.len() != progress.unnamed.len() {
         let cause = format!(
             "{} items were appended and {} are new",

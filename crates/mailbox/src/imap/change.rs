@@ -34,28 +34,29 @@ pub(super) async fn create(
     let what = format!("creating folder {path}");
     let mut last = None;
     let listed = mailbox.listed_name(path);
+    let was_listed = listed.is_some();
     let candidates = listed.map_or_else(|| mailbox.names_for(path), |name| vec![name]);
-    for name in candidates {
+    for mut name in candidates {
         if !path.is_inbox() {
             let answer = ask_create(connection, &name, new.special_use).await?;
-            match answer.code {
-                _ if answer.is_ok() => {}
-                Some(Code::AlreadyExists) => {}
-                _ if is_there(connection, &name).await? => {}
-                _ => {
-                    let failure = refused(&what, &answer, ErrorScope::Folder);
-                    if failure.error.scope > ErrorScope::Folder || failure.is_lost() {
-                        return Err(failure);
-                    }
-                    last = Some(Failure {
-                        error: MailboxError {
-                            retry: Retry::Never,
-                            ..failure.error
-                        },
-                        ..failure
-                    });
+            let exists = !answer.is_ok()
+                && (matches!(answer.code, Some(Code::AlreadyExists)) || is_there(connection, &name).await?);
+            if exists && !was_listed {
+                let Some(own) = own_name(mailbox, connection, path).await? else {
+                    let cause = "the server holds another folder for it";
+                    last = Some(Failure::ours(&what, cause, ErrorScope::Folder, Retry::Never));
                     continue;
+                };
+                name = own;
+            } else if !exists && !answer.is_ok() {
+                let failure = refused(&what, &answer, ErrorScope::Folder);
+                if failure.error.scope > ErrorScope::Folder || failure.is_lost() {
+                    return Err(failure);
                 }
+                let retry = Retry::Never;
+                let error = MailboxError { retry, ..failure.error };
+                last = Some(Failure { error, ..failure });
+                continue;
             }
         }
         mailbox.remember_name(path, &name);
@@ -66,6 +67,19 @@ pub(super) async fn create(
         return Ok(status);
     }
     Err(last.unwrap_or_else(|| Failure::ours(what, "it has no name", ErrorScope::Folder, Retry::Never)))
+}
+
+/// The name under which a folder that exists is listed. None where it is listed as another folder: servers take names
+/// for the same that differ in case or in how their characters are composed, and two folders must not become one.
+async fn own_name(
+    mailbox: &ImapMailbox,
+    connection: &mut Connection,
+    path: &FolderPath,
+) -> Outcome<Option<MailboxName>> {
+    let known = names(connection).await?;
+    let own = known.get(path).cloned();
+    mailbox.remember(known);
+    Ok(own)
 }
 
 async fn ask_create(
@@ -397,27 +411,27 @@ pub(super) async fn remove(
     let others: Vec<(Flags, UidSet)> = chunks(&others, SET_OCTETS, MOST_UIDS)
         .map(|piece| (deleted.clone(), piece))
         .collect();
-    if let Some((_, answer)) = store_all(connection, StoreMode::Remove, &others).await?.pop() {
-        return Err(refused(&what, &answer, ErrorScope::Folder));
-    }
     let ours: Vec<(Flags, UidSet)> = pieces.into_iter().map(|piece| (deleted.clone(), piece)).collect();
-    let mut outcome = match store_all(connection, StoreMode::Add, &ours).await?.pop() {
+    let stored = |mut refusals: Vec<(usize, Answer)>| match refusals.pop() {
         Some((_, answer)) => Err(refused(&what, &answer, ErrorScope::Folder)),
         None => Ok(()),
     };
+    // Whatever is refused, the marks of others are set again.
+    let mut outcome = stored(store_all(connection, StoreMode::Remove, &others).await?);
+    if outcome.is_ok() {
+        outcome = stored(store_all(connection, StoreMode::Add, &ours).await?);
+    }
     if outcome.is_ok() {
         let answer = connection.ask(Command::expunge(), |_| {}).await?;
         outcome = all(vec![answer]);
     }
-    if let Some((_, answer)) = store_all(connection, StoreMode::Add, &others).await?.pop() {
-        return Err(refused(&what, &answer, ErrorScope::Folder));
-    }
-    outcome
+    let restored = stored(store_all(connection, StoreMode::Add, &others).await?);
+    outcome.and(restored)
 }
 
 /// Messages with `\Deleted` that are not to be removed; by FETCH, since one that SEARCH leaves out would be lost.
 async fn marked_by_others(connection: &mut Connection, what: &str, ours: &UidSet) -> Outcome<UidSet> {
-    let mut marked = Vec::new();
+    let mut is_marked: BTreeMap<Uid, bool> = BTreeMap::new();
     let items = FetchItems {
         flags: true,
         ..FetchItems::default()
@@ -427,15 +441,21 @@ async fn marked_by_others(connection: &mut Connection, what: &str, ours: &UidSet
         .demand(what, ErrorScope::Folder, command, |event| {
             if let Event::Fetch(fetch) = event
                 && let (Some(uid), Some(flags)) = (fetch.uid, fetch.flags)
-                && flags.contains(SystemFlag::Deleted)
-                && !ours.contains(uid)
             {
-                marked.push(uid);
+                is_marked.insert(uid, flags.contains(SystemFlag::Deleted));
             }
         })
         .await?;
-    marked.sort_unstable();
-    Ok(UidSet::from_ascending(marked))
+    let counted = connection.selected.as_ref().map_or(0, |selected| selected.exists) as usize;
+    if is_marked.len() < counted {
+        // One that was left out may be marked.
+        let cause = format!("the server counts {counted} messages and lists {}", is_marked.len());
+        return Err(Failure::ours(what, cause, ErrorScope::Folder, Retry::After(60)));
+    }
+    let others = is_marked
+        .into_iter()
+        .filter(|(uid, marked)| *marked && !ours.contains(*uid));
+    Ok(UidSet::from_ascending(others.map(|(uid, _)| uid)))
 }
 
 /// What is to be copied.
@@ -564,8 +584,9 @@ async fn copy_set(
             .demand(what, scope, Command::uid_copy(&piece, target), |_| {})
             .await?;
         let Some(Code::CopyUid { uid_validity, from, to }) = answer.code else {
-            // OK without a code: nothing was there to copy.
-            continue;
+            // Nothing was there to copy any more, or copies are somewhere that nobody names.
+            let cause = "the server does not say whether it copied";
+            return Err(Failure::ours(what, cause, scope, Retry::Now));
         };
         if validity.is_some_and(|validity| validity != uid_validity)
             || from.len() != to.len()

@@ -6,7 +6,9 @@ use super::selected::Selected;
 use super::transport::Transport;
 use crate::{Body, ErrorScope};
 use bytes::{Buf, Bytes, BytesMut};
-use rehome_wire::imap::{Answer, Capabilities, Client, Code, Command, Condition, Event, Namespaces, Output, Tag};
+use rehome_wire::imap::{
+    Answer, Capabilities, Client, Code, Command, Condition, Event, NameEncoding, Namespaces, Output, Tag,
+};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -38,10 +40,14 @@ pub(super) struct Connection {
     pub(super) quirks: Quirks,
     /// QRESYNC or CONDSTORE is enabled.
     pub(super) enabled: BTreeSet<String>,
+    /// It has UIDPLUS, and was seen not to name what was appended.
+    pub(super) names_no_uids: bool,
     /// The folder that is open.
     pub(super) selected: Option<Selected>,
     /// The account's generation when it was opened: see `renew`.
     pub(super) generation: u64,
+    /// How often folders of the account had got other names when its open folder was opened.
+    pub(super) moves: u64,
     /// When it was used last.
     pub(super) used: Instant,
     /// When the server heard of it last.
@@ -78,8 +84,10 @@ impl Connection {
             separator: None,
             quirks: Quirks::default(),
             enabled: BTreeSet::new(),
+            names_no_uids: false,
             selected: None,
             generation: 0,
+            moves: 0,
             used: now,
             heard: now,
             read: BytesMut::new(),
@@ -97,7 +105,12 @@ impl Connection {
 
     /// Whether another command can be asked of it.
     pub(super) fn is_sound(&self) -> bool {
-        !self.dead && self.bye.is_none() && self.write_error.is_none() && self.client.outstanding() == 0
+        !self.dead
+            && self.bye.is_none()
+            && self.write_error.is_none()
+            && self.client.outstanding() == 0
+            && self.writing.is_empty()
+            && self.spool.is_none()
     }
 
     /// From here on the capabilities may be others.
@@ -118,6 +131,29 @@ impl Connection {
     /// Octets for APPEND by the names that the command gave them.
     pub(super) fn supply(&mut self, id: u64, body: Body) {
         self.bodies.insert(id, body);
+    }
+
+    /// Sends the octets that are owed though their command is answered already: a server that refuses early still
+    /// reads what was announced to it without waiting (RFC 7888 §4).
+    pub(super) async fn pay(&mut self) -> Outcome<()> {
+        loop {
+            self.fill().await?;
+            if self.writing.is_empty() && self.spool.is_none() {
+                return Ok(());
+            }
+            self.step().await?;
+        }
+    }
+
+    /// What was learnt before TLS counts for nothing (RFC 9051 §6.2.1): anybody may have said it.
+    pub(super) fn forget_plain_text(&mut self) {
+        self.capabilities = Capabilities::default();
+        self.told = false;
+        self.id.clear();
+        self.namespaces = None;
+        self.separator = None;
+        self.enabled.clear();
+        self.client.set_names(NameEncoding::ModifiedUtf7);
     }
 
     /// Forgets octets that were not asked for.

@@ -239,8 +239,8 @@ async fn changes(
     let Some(token) = current.filter(|token| token.mod_seq >= since.mod_seq) else {
         return Ok(None);
     };
-    let empty = before.status.exists == 0;
-    if collected.malformed || (!answers.iter().all(Answer::is_ok) && !empty) {
+    // Of an empty folder, too: what vanished from it would stay unsaid.
+    if collected.malformed || !answers.iter().all(Answer::is_ok) {
         return Ok(None);
     }
     complete(connection, &mut before).await?;

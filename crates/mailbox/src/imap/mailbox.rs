@@ -193,6 +193,7 @@ impl ImapMailbox {
 
     /// Names changed in a way that only a new listing shows.
     pub(super) fn forget_names(&self) {
+        self.pool.folders_moved(&self.who.account);
         self.names.lock().unwrap_or_else(PoisonError::into_inner).known = None;
     }
 }
@@ -280,13 +281,13 @@ impl Mailbox for ImapMailbox {
     }
 
     async fn remove_folder(&self, folder: &FolderPath) -> Result<(), MailboxError> {
-        with_folder!(self, folder, |named| change::remove_folder(
+        let removed = with_folder!(self, folder, |named| change::remove_folder(
             &mut named.lease,
             folder,
             &named.name
-        ))?;
+        ));
         self.forget_names();
-        Ok(())
+        removed
     }
 
     async fn subscribe(&self, folder: &FolderPath, subscribed: bool) -> Result<(), MailboxError> {

@@ -59,6 +59,8 @@ struct Idle {
 struct Account {
     open: usize,
     generation: u64,
+    /// How often folders were renamed or removed: what a connection opened under a name before may now have another.
+    moves: u64,
     refused: Option<(Instant, MailboxError)>,
     /// The server wants no more connections of the account than these, until then.
     crowded: Option<(Instant, usize)>,
@@ -176,7 +178,12 @@ impl Pool {
         state.check_rest()?;
         let entry = state.accounts.entry(Arc::clone(account)).or_default();
         if let Some(at) = choose(&state.idle, account, folder) {
-            return Ok(Turn::Use(state.idle.remove(at).connection));
+            let mut connection = state.idle.remove(at).connection;
+            if connection.moves != entry.moves {
+                connection.moves = entry.moves;
+                connection.selected = None;
+            }
+            return Ok(Turn::Use(connection));
         }
         check_refused(&mut entry.refused)?;
         let per_account = limit(self.settings.connections_per_account, entry.crowded);
@@ -224,7 +231,7 @@ impl Pool {
             taken: false,
         };
         // Whoever renews meanwhile does not mean this one any more.
-        let generation = self.generation(&who.account);
+        let (generation, moves) = self.generation(&who.account);
         let opened = sign_in::open(&self.settings, who).await;
         let connection = match opened {
             Ok(connection) => connection,
@@ -244,7 +251,7 @@ impl Pool {
         }
         self.keep();
         let mut lease = self.lease(who, Box::new(connection), false);
-        lease.generation = generation;
+        (lease.generation, lease.moves) = (generation, moves);
         Ok(lease)
     }
 
@@ -257,8 +264,19 @@ impl Pool {
         }
     }
 
-    fn generation(&self, account: &Arc<str>) -> u64 {
-        self.state().accounts.get(account).map_or(0, |entry| entry.generation)
+    /// How often the account was renewed, and how often its folders got other names.
+    fn generation(&self, account: &Arc<str>) -> (u64, u64) {
+        let state = self.state();
+        let entry = state.accounts.get(account);
+        entry.map_or((0, 0), |entry| (entry.generation, entry.moves))
+    }
+
+    /// Folders of the account have other names, or are gone: no connection may take its open folder for the one that
+    /// it asked for. UIDVALIDITY does not always tell them apart.
+    pub(super) fn folders_moved(&self, account: &Arc<str>) {
+        if let Some(entry) = self.state().accounts.get_mut(account) {
+            entry.moves += 1;
+        }
     }
 
     /// A place becomes free.
@@ -273,17 +291,19 @@ impl Pool {
 
     /// A connection that was used last at `used` is free again.
     fn give_back(&self, account: &Arc<str>, mut connection: Box<Connection>, used: Instant) {
-        let outdated = self.generation(account) != connection.generation;
-        if outdated || !connection.is_sound() {
-            drop(connection);
-            return self.forget(account);
-        }
         connection.used = used;
         connection.take_back_bodies();
-        self.state().idle.push(Idle {
-            account: Arc::clone(account),
-            connection,
-        });
+        let account = Arc::clone(account);
+        let mut guard = self.state();
+        // Looked at and put back in one step, or a renewal in between would miss it.
+        let generation = guard.accounts.get(&account).map_or(0, |entry| entry.generation);
+        if generation != connection.generation || !connection.is_sound() {
+            drop(guard);
+            drop(connection);
+            return self.forget(&account);
+        }
+        guard.idle.push(Idle { account, connection });
+        drop(guard);
         self.freed.notify_waiters();
     }
 

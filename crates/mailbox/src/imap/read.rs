@@ -46,6 +46,7 @@ const BODY: FetchItems = FetchItems {
 /// A stretch of uids that was asked for.
 struct Stretch {
     uids: UidSet,
+    metas: Tag,
     bodies: Tag,
 }
 
@@ -192,9 +193,9 @@ impl Reader {
             && let Some(uids) = self.unasked.pop()
         {
             let Some(lease) = &mut self.lease else { return };
-            lease.send(Command::uid_fetch(&uids, &META, FetchChanges::All));
+            let metas = lease.send(Command::uid_fetch(&uids, &META, FetchChanges::All));
             let bodies = lease.send(Command::uid_fetch(&uids, &BODY, FetchChanges::All));
-            self.flying.push_back(Stretch { uids, bodies });
+            self.flying.push_back(Stretch { uids, metas, bodies });
         }
     }
 
@@ -223,7 +224,8 @@ impl Reader {
                     return self.end_stretch(&answer);
                 }
                 if !answer.is_ok() {
-                    return self.note_refusal(&answer);
+                    self.note_refusal(&answer)?;
+                    self.doubt_metas(tag);
                 }
             }
             _ => {}
@@ -231,13 +233,32 @@ impl Reader {
         Ok(())
     }
 
+    /// The question for flags and dates was refused: whoever was not named then is not gone for that.
+    fn doubt_metas(&mut self, tag: Tag) {
+        let Some(stretch) = self.flying.iter().find(|stretch| stretch.metas == tag) else {
+            return;
+        };
+        let unnamed = self
+            .waiting
+            .iter()
+            .filter(|uid| stretch.uids.contains(**uid) && !self.metas.contains_key(uid));
+        self.alone.extend(unnamed);
+    }
+
     /// Flags and date, before the body.
     fn take_fetch(&mut self, fetch: Fetch) {
         let Some(uid) = fetch.uid else { return };
-        if let Some(meta) = meta(uid, &fetch)
-            && self.is_asked(uid)
-        {
-            self.metas.entry(uid).or_insert(meta);
+        if !self.is_asked(uid) || self.metas.contains_key(&uid) || self.waiting.binary_search(&uid).is_err() {
+            return;
+        }
+        match meta(uid, &fetch) {
+            Some(meta) => {
+                self.metas.insert(uid, meta);
+            }
+            // It is there, whatever else is said of it.
+            None => {
+                self.alone.insert(uid);
+            }
         }
     }
 
@@ -255,6 +276,10 @@ impl Reader {
             return;
         };
         let Some(meta) = self.metas.get(&uid).cloned() else {
+            // It is there, and nothing is known of it.
+            if self.is_asked(uid) {
+                self.alone.insert(uid);
+            }
             return;
         };
         if start.length == 0 {
@@ -448,6 +473,8 @@ enum Alone {
 struct AboutOne {
     meta: Option<ItemMeta>,
     size: Option<u64>,
+    /// The server named it.
+    named: bool,
     empty: bool,
     passed: bool,
     refusal: Option<String>,
@@ -458,6 +485,7 @@ impl AboutOne {
         if fetch.uid != Some(uid) {
             return;
         }
+        self.named = true;
         if self.meta.is_none() {
             self.meta = meta(uid, fetch);
         }
@@ -478,6 +506,9 @@ impl AboutOne {
         }
         match (self.refusal, self.meta) {
             (Some(refusal), _) => Alone::Without(refusal),
+            (None, None) if self.named => {
+                Alone::Without("the server does not tell its flags and received time".to_owned())
+            }
             (None, None) => Alone::Gone,
             (None, Some(_)) if self.empty => {
                 let size = self.size.unwrap_or(0);

@@ -51,6 +51,11 @@ impl Selected {
         self.name == *name && (mode == SelectMode::ReadOnly || self.mode == SelectMode::ReadWrite)
     }
 
+    /// Whether it was opened to be changed, and the server does not let it.
+    fn is_closed_to(&self, mode: SelectMode) -> bool {
+        mode == SelectMode::ReadWrite && self.read_only
+    }
+
     /// UIDVALIDITY. Where uids do not last (UIDNOTSTICKY) it is another one in each run of the program, so that items
     /// are paired anew.
     pub(super) fn validity(&self) -> u32 {
@@ -148,11 +153,11 @@ impl Connection {
 
     /// Opens a folder unless it is open, and checks its validity.
     pub(super) async fn open(&mut self, folder: FolderRef<'_>, name: &MailboxName, mode: SelectMode) -> Outcome<()> {
-        if !self
-            .selected
-            .as_ref()
-            .is_some_and(|selected| selected.serves(name, mode))
-        {
+        // What is open in another validity may be the folder that had the name before: it is looked at anew.
+        let serves = self.selected.as_ref().is_some_and(|selected| {
+            selected.serves(name, mode) && folder.check(selected.validity()).is_ok() && !selected.is_closed_to(mode)
+        });
+        if !serves {
             let tag = self.begin_select(name, mode);
             let answers = self.finish(&[tag], |_| {}).await?;
             for answer in &answers {

@@ -20,23 +20,45 @@ const UNREACHABLE: u32 = 30;
 /// Most steps of one sign-in dialogue.
 const MOST_STEPS: usize = 8;
 
+/// How many times as long as one octet all of a sign-in may take.
+const MOST_PATIENCE: u32 = 5;
+
 /// A connection that is signed in for the account.
 pub(super) async fn open(settings: &ServerSettings, who: &Who) -> Outcome<Connection> {
-    let mut connection = greet(settings).await?;
     let what = format!("signing in to {} for {}", settings.host, who.account);
-    if !connection.transport.is_tls() && !connection.transport.is_loopback() {
-        let cause = "the connection is not protected, and the server is another machine";
-        return Err(Failure::ours(what, cause, ErrorScope::Endpoint, Retry::Never));
-    }
-    connection.doubt_capabilities();
-    sign_in(&mut connection, settings, who, &what).await?;
-    set_up(&mut connection, settings).await?;
-    Ok(connection)
+    bounded(settings, &what, signed_in(settings, who, &what)).await
 }
 
 /// A connection that has greeted and said what it can do; nothing secret was sent.
 pub(super) async fn greet(settings: &ServerSettings) -> Outcome<Connection> {
     let what = format!("connecting to {}", settings.host);
+    bounded(settings, &what, greeted(settings, &what)).await
+}
+
+/// A server that always says something, and never what was asked for, is not waited for without end.
+async fn bounded(
+    settings: &ServerSettings,
+    what: &str,
+    opening: impl Future<Output = Outcome<Connection>>,
+) -> Outcome<Connection> {
+    tokio::time::timeout(settings.progress_timeout * MOST_PATIENCE, opening)
+        .await
+        .unwrap_or_else(|_| Err(unreachable(what, &io::ErrorKind::TimedOut.into())))
+}
+
+async fn signed_in(settings: &ServerSettings, who: &Who, what: &str) -> Outcome<Connection> {
+    let mut connection = greet(settings).await?;
+    if !connection.transport.is_tls() && !connection.transport.is_loopback() {
+        let cause = "the connection is not protected, and the server is another machine";
+        return Err(Failure::ours(what, cause, ErrorScope::Endpoint, Retry::Never));
+    }
+    connection.doubt_capabilities();
+    sign_in(&mut connection, settings, who, what).await?;
+    set_up(&mut connection, settings).await?;
+    Ok(connection)
+}
+
+async fn greeted(settings: &ServerSettings, what: &str) -> Outcome<Connection> {
     let patience = settings.progress_timeout;
     let bounded = async {
         let transport = Transport::connect(settings).await?;
@@ -48,17 +70,17 @@ pub(super) async fn greet(settings: &ServerSettings) -> Outcome<Connection> {
     let transport = tokio::time::timeout(patience, bounded)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(|error| unreachable(&what, &error))?;
+        .map_err(|error| unreachable(what, &error))?;
     let mut connection = Connection::new(transport, patience, settings.without.clone());
-    greeting(&mut connection, settings, &what)
+    greeting(&mut connection, settings, what)
         .await
-        .map_err(|failure| at_endpoint(failure, &what))?;
+        .map_err(|failure| at_endpoint(failure, what))?;
     if settings.security == Security::StartTls {
-        connection = start_tls(connection, settings, &what).await?;
+        connection = start_tls(connection, settings, what).await?;
     }
     if connection.capabilities.names.is_empty() {
         let scope = ErrorScope::Endpoint;
-        connection.demand(&what, scope, Command::capability(), |_| {}).await?;
+        connection.demand(what, scope, Command::capability(), |_| {}).await?;
     }
     Ok(connection)
 }
@@ -124,6 +146,7 @@ async fn start_tls(mut connection: Connection, settings: &ServerSettings, what: 
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|error| unreachable(what, &error))?;
     connection.client.tls_started();
+    connection.forget_plain_text();
     connection.demand(what, scope, Command::capability(), |_| {}).await?;
     Ok(connection)
 }

@@ -3,11 +3,19 @@
 use super::common::{OK, inbox, kind, mailbox_of, meta, scripted, server};
 use super::plain;
 use super::script::Script;
+use bytes::Bytes;
+use futures_util::StreamExt;
 use rehome_mailbox::imap::{ImapServer, Security, SignIn};
-use rehome_mailbox::{ErrorScope, FolderPath, FolderRef, ListingScope, Mailbox, Removed, Retry, SpecialUse, Uid};
+use rehome_mailbox::{
+    Body, ErrorScope, FolderPath, FolderRef, ItemKey, ListingScope, Mailbox, NewFolder, NewItem, Removed, Retry,
+    SpecialUse, Uid,
+};
+use rehome_wire::digest::Digest;
 use rehome_wire::flags::Flags;
 use secrecy::SecretString;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
 #[tokio::test]
 async fn connections_that_must_not_be_trusted() {
@@ -78,6 +86,48 @@ async fn a_server_that_says_nothing_is_not_waited_for_without_end() {
     settings.progress_timeout = Duration::from_millis(200);
     let error = mailbox_of(&ImapServer::new(settings)).connect().await.unwrap_err();
     assert!(error.cause.contains("nothing moved"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_only_chats_is_not_waited_for_without_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = plain(listener.local_addr().unwrap().port(), SignIn::Password);
+    settings.progress_timeout = Duration::from_millis(200);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        while stream.write_all(b"* OK still here\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let error = mailbox_of(&ImapServer::new(settings)).connect().await.unwrap_err();
+    assert_eq!(error.scope, ErrorScope::Endpoint, "{error}");
+    assert!(error.cause.contains("no answer in time"), "{error}");
+}
+
+#[tokio::test]
+async fn an_open_folder_is_not_taken_for_another_that_got_its_name() {
+    let script = Script::new("")
+        .folder(1, "")
+        .always("UID FETCH 1 (UID FLAGS", &format!("{}{OK}", meta(1)))
+        .always(
+            "UID FETCH 1 (UID BODY",
+            &format!("* 1 FETCH (UID 1 BODY[] {{1}}\r\nx)\r\n{OK}"),
+        )
+        .always("LIST", &format!("* LIST () \"/\" INBOX\r\n* LIST () \"/\" a\r\n{OK}"))
+        .always("LSUB", OK)
+        .always("RENAME", OK);
+    let (scripted, mailbox) = scripted(script).await;
+    let path = |name: &str| FolderPath(vec![name.to_owned()]);
+    let (one, two) = (path("a"), path("b"));
+    let reading = mailbox.read(FolderRef::new(&one, 7), &[1]).await.unwrap();
+    mailbox.rename_folder(&one, &two).await.unwrap();
+    assert_eq!(reading.count().await, 3);
+    assert_eq!(scripted.heard("EXAMINE a").len(), 1);
+    // The name may be another folder's now, whose UIDVALIDITY may be the same.
+    let reading = mailbox.read(FolderRef::new(&one, 7), &[1]).await.unwrap();
+    assert_eq!(reading.count().await, 3);
+    assert_eq!(scripted.heard("EXAMINE a").len(), 2);
+    assert_eq!(scripted.connections(), 2);
 }
 
 #[tokio::test]
@@ -351,7 +401,7 @@ async fn changes_and_when_they_are_not_believed() {
 #[tokio::test]
 async fn removal_without_uidplus_takes_nothing_else() {
     let script = Script::new("")
-        .folder(5, "")
+        .folder(3, "")
         .always(
             "UID FETCH 1:* (UID FLAGS)",
             "* 2 FETCH (UID 2 FLAGS (\\Deleted))\r\n* 3 FETCH (UID 3 FLAGS (\\Seen))\r\n\
@@ -377,6 +427,121 @@ async fn removal_without_uidplus_takes_nothing_else() {
             "UID STORE 4 +FLAGS.SILENT (\\Deleted)",
         ]
     );
+}
+
+#[tokio::test]
+async fn removal_without_uidplus_that_is_refused_leaves_the_marks_of_others() {
+    let script = Script::new("")
+        .folder(2, "")
+        .always(
+            "UID FETCH 1:* (UID FLAGS)",
+            "* 1 FETCH (UID 1 FLAGS ())\r\n* 2 FETCH (UID 2 FLAGS (\\Deleted))\r\n{tag} OK x\r\n",
+        )
+        .once("UID STORE", "{tag} NO [INUSE] some were not changed\r\n")
+        .always("UID STORE", OK);
+    let (scripted, mailbox) = scripted(script).await;
+    let error = mailbox.remove(FolderRef::new(&inbox(), 7), &[1]).await.unwrap_err();
+    assert_eq!(kind(&error), (ErrorScope::Folder, Retry::After(30)), "{error}");
+    assert_eq!(
+        scripted.heard("UID STORE"),
+        [
+            "UID STORE 2 -FLAGS.SILENT (\\Deleted)",
+            "UID STORE 2 +FLAGS.SILENT (\\Deleted)"
+        ]
+    );
+    assert!(scripted.heard("EXPUNGE").is_empty());
+}
+
+#[tokio::test]
+async fn removal_without_uidplus_needs_a_whole_list_of_marks() {
+    let script = Script::new("")
+        .folder(3, "")
+        .always(
+            "UID FETCH 1:* (UID FLAGS)",
+            "* 1 FETCH (UID 1 FLAGS ())\r\n* 3 FETCH (UID 3 FLAGS (\\Seen))\r\n{tag} OK x\r\n",
+        )
+        .always("UID STORE", OK)
+        .always("EXPUNGE", OK);
+    let (scripted, mailbox) = scripted(script).await;
+    let error = mailbox.remove(FolderRef::new(&inbox(), 7), &[1]).await.unwrap_err();
+    assert_eq!(kind(&error), (ErrorScope::Folder, Retry::After(60)), "{error}");
+    assert!(
+        scripted.heard("EXPUNGE").is_empty(),
+        "the one that was left out may be marked"
+    );
+}
+
+#[tokio::test]
+async fn a_folder_that_became_empty_is_listed_whole_where_changes_are_refused() {
+    let all = format!("{}{}{OK}", meta(1), meta(2));
+    let numbers = |exists: u32, mod_seq: u32| {
+        format!(
+            "* {exists} EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT 100] x\r\n\
+             * OK [HIGHESTMODSEQ {mod_seq}] x\r\n{OK}"
+        )
+    };
+    let script = Script::new("ENABLE CONDSTORE QRESYNC")
+        .once("EXAMINE", &numbers(2, 50))
+        .always("EXAMINE", &numbers(0, 60))
+        .once("UID FETCH", &all)
+        .always("UID FETCH", "{tag} BAD no messages\r\n");
+    let (_scripted, mailbox) = scripted(script).await;
+    let token = mailbox.list(&inbox(), None).await.unwrap().token;
+    let listing = mailbox.list(&inbox(), token.as_ref()).await.unwrap();
+    assert_eq!((listing.scope, listing.items.len()), (ListingScope::Whole, 0));
+}
+
+#[tokio::test]
+async fn two_folders_never_become_one() {
+    let numbers = "MESSAGES 0 UIDNEXT 1 UIDVALIDITY";
+    let script = Script::new("LIST-EXTENDED")
+        .always(
+            "LIST",
+            &format!("* LIST () \"/\" INBOX\r\n* LIST () \"/\" Plans\r\n{OK}"),
+        )
+        .always("CREATE plans", "{tag} NO [ALREADYEXISTS] there is Plans\r\n")
+        .always("CREATE Plans", "{tag} NO [ALREADYEXISTS] there is Plans\r\n")
+        .always("STATUS plans", &format!("* STATUS plans ({numbers} 3)\r\n{OK}"))
+        .always("STATUS Plans", &format!("* STATUS Plans ({numbers} 3)\r\n{OK}"))
+        .always("STATUS =70lans", &format!("* STATUS =70lans ({numbers} 4)\r\n{OK}"));
+    let (scripted, mailbox) = scripted(script).await;
+    let path = |name: &str| FolderPath(vec![name.to_owned()]);
+    let new = NewFolder::default();
+    let one = mailbox.create_folder(&path("Plans"), &new).await.unwrap();
+    let two = mailbox.create_folder(&path("plans"), &new).await.unwrap();
+    assert_eq!((one.uid_validity, two.uid_validity), (3, 4));
+    assert_eq!(
+        scripted.heard("CREATE"),
+        ["CREATE Plans", "CREATE plans", "CREATE =70lans"]
+    );
+}
+
+#[tokio::test]
+async fn a_copy_that_is_not_named_may_be_there() {
+    let script = Script::new("UIDPLUS")
+        .folder(1, "")
+        .always("UID FETCH", &format!("{}{OK}", meta(1)))
+        .always("UID COPY", OK);
+    let (_scripted, mailbox) = scripted(script).await;
+    let item = NewItem {
+        key: ItemKey {
+            move_id: 1,
+            folder: 1,
+            source_validity: 1,
+            source_uid: 1,
+        },
+        uid: None,
+        flags: Flags::from_names(["\\Seen"]),
+        received: 1_704_067_200,
+        length: 1,
+        digest: Digest::of(b"x"),
+        body: Body::Memory(Bytes::from_static(b"x")),
+    };
+    let (from, to) = (inbox(), FolderPath(vec!["a".to_owned()]));
+    let copied = mailbox
+        .copy(FolderRef::any(&from), &[1], FolderRef::any(&to), &[item])
+        .await;
+    assert_eq!(kind(&copied.unwrap_err()), (ErrorScope::Folder, Retry::Now));
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ async fn refusals_that_are_about_more_than_one_item() {
         ("NO [THROTTLED] slow down", ErrorScope::Endpoint, Retry::After(60)),
         ("OK [APPENDUID 8 1:2] x", ErrorScope::Folder, Retry::Now),
         ("OK [APPENDUID 7 1:3] x", ErrorScope::Folder, Retry::Now),
+        ("OK [APPENDUID 7 1,1] x", ErrorScope::Folder, Retry::Now),
     ];
     for (answer, scope, retry) in rows {
         let script = Script::new(ALL)
@@ -184,4 +185,74 @@ async fn uids_that_the_server_does_not_name() {
         let (_scripted, said) = append(script(uids), items()).await;
         assert_eq!(kind(&said.unwrap_err()), (ErrorScope::Folder, Retry::Now), "{uids:?}");
     }
+}
+
+#[tokio::test]
+async fn a_server_with_uidplus_that_names_no_uids() {
+    let script = Script::new(ALL)
+        .folder(0, "")
+        .always("APPEND", OK)
+        .always("UID FETCH 100:*", &format!("* 1 FETCH (UID 101)\r\n{OK}"));
+    let (scripted, mailbox) = scripted(script).await;
+    let inbox = inbox();
+    let append = || mailbox.append(FolderRef::new(&inbox, 7), vec![item(1, &[], REGULAR)]);
+    assert_eq!(
+        kind(&append().await.unwrap_err()),
+        (ErrorScope::Folder, Retry::Now),
+        "it is not known what the first of them is"
+    );
+    let appended = append().await.unwrap();
+    assert!(matches!(appended[..], [Appended::Uid { uid: 101, .. }]), "{appended:?}");
+    assert_eq!(scripted.heard("APPEND").len(), 2);
+}
+
+#[tokio::test]
+async fn an_item_may_be_refused_for_one_reason_after_another() {
+    let odd = NewItem {
+        received: -5,
+        ..item(2, &["work"], REGULAR)
+    };
+    let script = Script::new(ALL)
+        .folder(0, "")
+        .once("APPEND", "{tag} NO something\r\n")
+        .once("APPEND", "{tag} OK [APPENDUID 7 100] x\r\n")
+        .once("APPEND", "{tag} NO [LIMIT] Too many keywords\r\n")
+        .once("APPEND", "{tag} NO Invalid date\r\n")
+        .once("APPEND", "{tag} OK [APPENDUID 7 101] x\r\n");
+    let (_scripted, said) = append(script, vec![item(1, &[], REGULAR), odd]).await;
+    assert_eq!(said.unwrap(), ["100", "101 without work"]);
+}
+
+#[tokio::test]
+async fn octets_that_are_owed_after_an_early_refusal_are_sent() {
+    let long: &'static [u8] = [b"Subject: x\r\n\r\n".to_vec(), vec![b'y'; 3_000_000]].concat().leak();
+    let script = Script::new(ALL)
+        .folder(0, "")
+        .once("AT ONCE", "{tag} NO one of them is too long\r\n")
+        .once("APPEND", "")
+        .once("APPEND", "{tag} OK [APPENDUID 7 100] x\r\n")
+        .once("APPEND", "{tag} OK [APPENDUID 7 101] x\r\n")
+        .once("APPEND", "{tag} OK [APPENDUID 7 102] x\r\n");
+    let (scripted, said) = append(script, (1..=3).map(|uid| item(uid, &[], long)).collect()).await;
+    assert_eq!(said.unwrap(), ["100", "101", "102"]);
+    assert_eq!(scripted.heard("APPEND").len(), 4);
+}
+
+#[tokio::test]
+async fn a_folder_that_was_made_anew_is_opened_anew() {
+    let numbers = |validity: u32| {
+        format!("* 0 EXISTS\r\n* OK [UIDVALIDITY {validity}] x\r\n* OK [UIDNEXT 1] x\r\n{{tag}} OK [READ-WRITE] x\r\n")
+    };
+    let script = Script::new(ALL)
+        .once("SELECT", &numbers(7))
+        .always("SELECT", &numbers(8))
+        .always("APPEND", "{tag} OK [APPENDUID 8 1] x\r\n");
+    let (scripted, mailbox) = scripted(script).await;
+    let inbox = inbox();
+    mailbox.set_flags(FolderRef::new(&inbox, 7), &[]).await.unwrap();
+    let items = || vec![item(1, &[], REGULAR)];
+    mailbox.append(FolderRef::new(&inbox, 8), items()).await.unwrap();
+    let stale = mailbox.append(FolderRef::new(&inbox, 7), items()).await;
+    assert_eq!(kind(&stale.unwrap_err()), (ErrorScope::Folder, Retry::Now));
+    assert_eq!(scripted.heard("APPEND").len(), 1);
 }

@@ -188,3 +188,38 @@ async fn connections_that_break_while_reading() {
     let said = read(&mailbox, &[1, 2, 3]).await;
     assert_eq!(said, ["1: item1.", "2: it", "error (Folder, Now)"]);
 }
+
+#[tokio::test]
+async fn what_nothing_is_known_of_is_not_gone() {
+    let bodies = format!("{}{}{}{OK}", body(1), body(2), body(3));
+    let two = format!("{}{OK}", meta(2));
+    let unreadable = "* 2 FETCH (UID 2 FLAGS NIL INTERNALDATE \"01-Jan-2024 00:00:00 +0000\")\r\n";
+    let rows = [
+        // The question for flags and dates is refused, in the middle or from the start.
+        format!("{}{{tag}} NO [SERVERBUG] broken\r\n", meta(1)),
+        // One of them is left out, or cannot be read.
+        format!("{}{}{OK}", meta(1), meta(3)),
+        format!("{}{unreadable}{}{OK}", meta(1), meta(3)),
+    ];
+    for metas in rows {
+        let script = Script::new("")
+            .folder(3, "")
+            .once(META, &metas)
+            .once(BODIES, &bodies)
+            .always("UID FETCH 2 (UID FLAGS", &two)
+            .always("UID FETCH 2 (UID BODY", &format!("{}{OK}", body(2)))
+            .always("UID FETCH 3 (UID FLAGS", &format!("{}{OK}", meta(3)))
+            .always("UID FETCH 3 (UID BODY", &format!("{}{OK}", body(3)));
+        let (_scripted, mailbox) = scripted(script).await;
+        let mut said = read(&mailbox, &[1, 2, 3]).await;
+        said.sort();
+        assert_eq!(said, ["1: item1.", "2: item2.", "3: item3."], "{metas}");
+    }
+    // Nor where it is never told.
+    let script = Script::new("")
+        .folder(3, "")
+        .always("UID FETCH 2 (UID FLAGS", &format!("{unreadable}{OK}"))
+        .always("UID FETCH 2 (UID BODY", &format!("{}{OK}", body(2)));
+    let (_scripted, mailbox) = scripted(script).await;
+    assert_eq!(read(&mailbox, &[2]).await, ["failed 2"]);
+}

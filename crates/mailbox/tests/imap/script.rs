@@ -199,6 +199,14 @@ async fn hear(stream: &mut BufReader<TcpStream>, state: &State) -> Option<(Strin
             }
             stream.get_mut().write_all(b"+ go on\r\n").await.ok()?;
         }
+        let refusal = state.script.lock().unwrap().refuses_at_once();
+        if let Some(refusal) = refusal {
+            let tag = command.split(' ').next()?;
+            let refusal = refusal.replace("{tag}", tag);
+            stream.get_mut().write_all(refusal.as_bytes()).await.ok()?;
+            // The client is to hear of it before it has said all.
+            tokio::task::yield_now().await;
+        }
         let mut octets = vec![0; length];
         stream.read_exact(&mut octets).await.ok()?;
     }
@@ -207,6 +215,12 @@ async fn hear(stream: &mut BufReader<TcpStream>, state: &State) -> Option<(Strin
 }
 
 impl Script {
+    /// A row for the words AT ONCE: so is said before the octets of a literal that does not wait are read.
+    fn refuses_at_once(&mut self) -> Option<String> {
+        let row = self.rows.iter().position(|row| row.command == "AT ONCE")?;
+        Some(self.rows.remove(row).answer)
+    }
+
     /// A row for the word EARLY: commands are answered before their literals.
     fn refuses_early(&mut self) -> bool {
         let row = self.rows.iter().position(|row| row.command == "EARLY");

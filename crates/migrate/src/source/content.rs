@@ -20,7 +20,7 @@ use rehome_domain::{
     recipient::{Mailbox as MailboxRow, Recipient},
 };
 use rehome_mailbox::{FolderPath, Retry};
-use rehome_platform::Place;
+use rehome_platform::{Driver, Place};
 use rehome_replicate::{
     ChunkStorage,
     exporter::{ExportError, Exporter},
@@ -99,17 +99,22 @@ impl Source {
         let (Some(platform), Some(location)) = (&row.platform, &row.location) else {
             return Err(gone());
         };
+        let place = Place {
+            exchange_guid: ctx.mailbox,
+            platform: platform.clone(),
+            location: location.clone(),
+        };
+        // Contents that lie where they always lay may be another mailbox's by now, which is none of this move's business.
+        let stayed = !row.closed || self.inner.platforms.driver(platform)? == Driver::Imap;
+        if stayed && self.place_in_use(&place).await? {
+            return Err(gone());
+        }
         let mailbox = if row.closed {
             self.inner
                 .platforms
                 .open_closed(platform, ctx.mailbox, row.attempt.move_id)
                 .await?
         } else {
-            let place = Place {
-                exchange_guid: ctx.mailbox,
-                platform: platform.clone(),
-                location: location.clone(),
-            };
             self.inner.platforms.open(&place).await?
         };
         Ok(Exporter::new(mailbox, self.notes(ctx)))

@@ -180,7 +180,18 @@ impl Source {
         let limits = self.limits_for(admitted.facts.relationship.as_ref());
         let recipient = tx.recipient_by_exchange_guid(ctx.tenant, ctx.mailbox).await?;
         let place = match &recipient {
-            Some(recipient) => Place::from(mailbox_of(recipient)?),
+            Some(recipient) => {
+                let mailbox = mailbox_of(recipient)?;
+                if mailbox.state == MailboxState::NotYetShown {
+                    // It came here a moment ago; whatever ended this lock would say that it is open before it is.
+                    return Err(ProxyError::again(
+                        ErrorId::CutoverNotNow,
+                        "The mailbox is being moved to the source at this moment.",
+                        60,
+                    ));
+                }
+                Place::from(mailbox)
+            }
             None => return Err(refusal_error(SourceRefusal::HeldByOtherMove, now)),
         };
         // A mailbox that came back keeps its old committed attempt; it does not hold the mailbox any more.
@@ -227,6 +238,7 @@ impl Source {
             self.undo_lock(ctx, &row).await?;
             return Err(error.into());
         }
+        self.inner.quiet.note(row.attempt.id);
         Ok(lease_answer(&row, self.inner.clock.now()))
     }
 
@@ -332,6 +344,13 @@ impl Source {
                 2,
             ));
         };
+        // Locked is stored before it is quiet: a Prepare that does not wait for Lock's answer, or comes after a crash in
+        // between, must not find a mailbox that is still written to.
+        if !self.inner.quiet.holds(asker.attempt) {
+            let place = Place::from(mailbox_of(admitted.recipient()?)?);
+            self.inner.platforms.quiesce(&place, QUIET_WITHIN).await?;
+            self.inner.quiet.note(asker.attempt);
+        }
         let (exporter, listing) = self.check_root(ctx, &admitted, request, offer.root).await?;
         exporter.remember_root(listing).await.map_err(|e| export_error(&e))?;
         self.promise(ctx, &asker, request, &offer).await

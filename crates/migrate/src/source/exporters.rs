@@ -102,3 +102,22 @@ impl Drop for Alone<'_> {
             .remove(&self.attempt);
     }
 }
+
+/// Attempts whose mailboxes were found quiet by this process. One that is not among them may be quiet all the same; it is
+/// made so again.
+#[derive(Default)]
+pub(super) struct Quiet(Mutex<HashSet<AttemptId>>);
+
+impl Quiet {
+    pub(super) fn note(&self, attempt: AttemptId) {
+        let mut quiet = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if quiet.len() >= MOST {
+            quiet.clear();
+        }
+        quiet.insert(attempt);
+    }
+
+    pub(super) fn holds(&self, attempt: AttemptId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&attempt)
+    }
+}

@@ -16,7 +16,7 @@ use std::{
     collections::{HashMap, HashSet},
     future::Future,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
 
@@ -35,6 +35,8 @@ struct Asking {
     asked: HashMap<AttemptId, Timestamp>,
     running: JoinSet<AttemptId>,
     reopening: JoinSet<()>,
+    /// When each mailbox was tried to be opened last, so that those that cannot be keep no other waiting.
+    tried: HashMap<Place, Instant>,
     reopened: Arc<Mutex<HashSet<Place>>>,
 }
 
@@ -71,10 +73,11 @@ impl Source {
     async fn tend(&self, asking: &mut Asking) -> Result<(), StoreError> {
         let now = self.inner.clock.now();
         let mut tx = self.inner.store.read().await?;
-        let rows = tx.source_attempt_list_unfinished(now).await?;
+        let mut rows = tx.source_attempt_list_unfinished(now).await?;
         drop(tx);
         while asking.running.try_join_next().is_some() {}
         asking.asked.retain(|id, _| rows.iter().any(|r| r.attempt.id == *id));
+        longest_waiting_first(&mut rows, |row| asking.asked.get(&row.attempt.id).copied());
         // One attempt's failure keeps no other waiting, and a slow outcome address none at all.
         for row in rows {
             match row.attempt.phase {
@@ -107,7 +110,7 @@ impl Source {
     /// must be to the store, so that this also mends what a crash left.
     async fn reopen(&self, asking: &mut Asking) {
         while asking.reopening.try_join_next().is_some() {}
-        let denied = match self.inner.platforms.denied().await {
+        let mut denied = match self.inner.platforms.denied().await {
             Ok(denied) => denied,
             Err(error) => {
                 tracing::error!(
@@ -117,11 +120,31 @@ impl Source {
                 return;
             }
         };
+        asking.tried.retain(|place, _| denied.contains(place));
+        longest_waiting_first(&mut denied, |place| asking.tried.get(place).copied());
         for place in denied {
+            if asking.reopening.len() >= ASKING_AT_ONCE {
+                break;
+            }
+            // Those whose cutover goes on take no place from others. What counts is asked again below, where nobody else
+            // can change it.
+            match self.is_open(&place).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    tracing::error!(
+                        error = crate::error_chain(&error),
+                        "it cannot be told whether a mailbox is open again"
+                    );
+                    return;
+                }
+            }
             let mut under_way = asking.reopened.lock().unwrap_or_else(PoisonError::into_inner);
-            if asking.reopening.len() >= ASKING_AT_ONCE || !under_way.insert(place.clone()) {
+            if !under_way.insert(place.clone()) {
                 continue;
             }
+            drop(under_way);
+            asking.tried.insert(place.clone(), Instant::now());
             let (source, under_way) = (self.clone(), Arc::clone(&asking.reopened));
             asking.reopening.spawn(async move {
                 match source.inner.platforms.reopen(&place, source.is_open(&place)).await {
@@ -227,7 +250,7 @@ impl Source {
     }
 
     /// Whether a mailbox of today is at this place: one that came back, or another one.
-    async fn place_in_use(&self, place: &Place) -> Result<bool, StoreError> {
+    pub(super) async fn place_in_use(&self, place: &Place) -> Result<bool, StoreError> {
         let mut tx = self.inner.store.read().await?;
         Ok(tx.mailbox_at(&place.platform, &place.location).await?.is_some())
     }
@@ -282,6 +305,11 @@ impl Source {
     }
 }
 
+/// What was never tried comes first, then what was tried longest ago.
+fn longest_waiting_first<T, W: Ord>(all: &mut [T], tried: impl Fn(&T) -> Option<W>) {
+    all.sort_by_key(tried);
+}
+
 fn asker_of(row: &SourceAttemptRow) -> SourceAsker {
     SourceAsker {
         attempt: row.attempt.id,
@@ -319,5 +347,18 @@ fn own_entry(row: &SourceAttemptRow, action: &str, now: Timestamp) -> AuditEntry
         parameters: serde_json::json!({"attempt": row.attempt.id.to_string()}),
         result: "ok".into(),
         correlation_id: CorrelationId(uuid::Uuid::new_v4()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_longest_is_tried_next() {
+        let tried = HashMap::from([("a", 3), ("b", 1), ("d", 2)]);
+        let mut all = ["a", "b", "c", "d"];
+        longest_waiting_first(&mut all, |name| tried.get(name).copied());
+        assert_eq!(all, ["c", "b", "d", "a"]);
     }
 }

@@ -72,6 +72,7 @@ struct Inner {
     exporters: exporters::Exporters,
     journal: journal::Journal,
     preparing: exporters::Preparing,
+    quiet: exporters::Quiet,
 }
 
 /// One request of a mover. The access token was checked; `tenant` is the one that issued it.
@@ -169,7 +170,18 @@ impl Source {
                 exporters: exporters::Exporters::default(),
                 journal: journal::Journal::default(),
                 preparing: exporters::Preparing::default(),
+                quiet: exporters::Quiet::default(),
             }),
+        }
+    }
+
+    /// Writes down what was served and is not recorded yet; for the end of the process.
+    pub async fn write_records(&self) {
+        if let Err(error) = self.inner.journal.flush(&self.inner.store).await {
+            tracing::error!(
+                error = crate::error_chain(&error),
+                "what was served last could not be recorded"
+            );
         }
     }
 }

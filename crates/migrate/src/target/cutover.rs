@@ -377,7 +377,21 @@ impl Turn {
         let inner = &self.target.inner;
         let now = self.now();
         let exchange_guid = self.exchange_guid()?;
-        let Place { platform, location, .. } = self.new_place().await?;
+        let place = self.new_place().await?;
+        if !inner.platforms.is_staged(&place, self.user.id).await? {
+            return Err(Trouble::of(
+                Problem::new(
+                    ErrorId::MailboxPlatform,
+                    format!(
+                        "What was copied is not on platform '{}', where the mailbox would be now; nothing was decided.",
+                        place.platform
+                    ),
+                    "Was default_platform changed in the configuration of this deployment? The mailbox is copied again to the new one.",
+                ),
+                Retry::After(60),
+            ));
+        }
+        let Place { platform, location, .. } = place;
         let mut tx = inner.store.write().await?;
         tx.move_check_fence(self.user.tenant, self.user.id, self.user.fence)
             .await?;

@@ -721,8 +721,19 @@ impl Turn {
         drop(tx);
         // What was copied from an IMAP server lies in the mailbox itself, and stays there.
         if !decided && self.imap.is_none() {
-            let platform = inner.platforms.default_platform()?.to_owned();
-            inner.platforms.remove_staging(&platform, self.user.id).await?;
+            let default = inner.platforms.default_platform()?.to_owned();
+            // An account of an earlier default platform would stay denied to its user for ever.
+            let others = inner
+                .platforms
+                .names()
+                .filter(|name| *name != default)
+                .map(str::to_owned);
+            for platform in others.collect::<Vec<_>>() {
+                if inner.platforms.driver(&platform)? == Driver::Imap {
+                    inner.platforms.remove_staging(&platform, self.user.id).await?;
+                }
+            }
+            inner.platforms.remove_staging(&default, self.user.id).await?;
         }
         let spool = inner.settings.spool.join(self.user.id.to_string());
         // A spool folder that is not there was never needed.

@@ -144,6 +144,29 @@ async fn an_attempts_id_is_never_taken_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_shown_yet_is_not_locked() {
+    let world = World::new().await;
+    world.set_source_state(MailboxState::NotYetShown).await;
+    let refused = world
+        .source
+        .lock(&world.context(Some(AttemptId::from_u128(1))))
+        .await
+        .unwrap_err();
+    assert_eq!((refused.id, refused.retry_after), (ErrorId::CutoverNotNow, Some(60)));
+    assert_eq!(
+        world.source_recipient().await.mailbox().unwrap().state,
+        MailboxState::NotYetShown
+    );
+    world.set_source_state(MailboxState::Open).await;
+    world
+        .source
+        .lock(&world.context(Some(AttemptId::from_u128(1))))
+        .await
+        .unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_move_stands_for_one_mailbox_and_the_nil_move_for_none() {
     let world = World::new().await;
     world.source.open(&world.context(None)).await.unwrap();

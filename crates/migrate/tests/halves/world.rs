@@ -541,6 +541,15 @@ impl World {
         tx.commit("test").await.unwrap();
     }
 
+    /// Writes the state of the source's mailbox.
+    pub async fn set_source_state(&self, state: MailboxState) {
+        let recipient = self.source_recipient().await;
+        let changed = rehome_domain::conversion::with_mailbox_state(&recipient, state, Timestamp::now()).unwrap();
+        let mut tx = self.source_store.write().await.unwrap();
+        tx.recipient_update(self.source_tenant, &changed).await.unwrap();
+        tx.commit("test").await.unwrap();
+    }
+
     pub async fn put_in_scope(&self) {
         let mut tx = self.source_store.write().await.unwrap();
         tx.group_member_add(self.source_tenant, self.group, self.mailbox)

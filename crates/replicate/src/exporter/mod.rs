@@ -65,6 +65,8 @@ struct Kept {
     /// Read when first needed.
     notes: Mutex<Option<Notes>>,
     mirrors: Mirrors,
+    /// Held while a root is being prepared.
+    preparing: Mutex<()>,
 }
 
 type Sender = mpsc::Sender<Result<Bytes, LinkError>>;
@@ -76,6 +78,7 @@ impl Exporter {
             storage: notes,
             notes: Mutex::new(None),
             mirrors: Mirrors::default(),
+            preparing: Mutex::new(()),
         });
         Self {
             inner: Arc::new(Inner { mailbox, kept }),

@@ -86,6 +86,10 @@ impl Exporter {
     /// Lists what was not listed since this exporter was made, so that a root that is asked for soon need not. A failure
     /// costs nothing but that time: the root lists for itself.
     pub async fn prepare_root(&self) {
+        // However often it is asked for, one at a time lists.
+        let Ok(_alone) = self.inner.kept.preparing.try_lock() else {
+            return;
+        };
         let folders = match self.folders().await {
             Ok(folders) => folders,
             Err(error) => return tracing::debug!(%error, "the root is not prepared"),
