@@ -58,7 +58,7 @@ class Report:
         loads = [record["load"] for record in self.records if "load" in record]
         lines = ["# Benchmark", "", f"{platform.platform()}, {os.cpu_count()} processors; load average before the runs "
                  f"{min(loads, default=0):.1f} to {max(loads, default=0):.1f}. Medians of repeated, interleaved runs.", ""]
-        lines += ["Settings: " + ", ".join(f"{name}={value}" for name, value in self.settings.items() if value != ""), ""]
+        lines += ["Single runs differ by a fifth and more: ratios of one run count, not seconds of two.", "", "Settings: " + ", ".join(f"{name}={value}" for name, value in self.settings.items() if value != ""), ""]
         for make in (self.copies, self.distance, self.delta, self.lock, self.large, self.failures):
             lines += make()
         if self.notes:
@@ -150,24 +150,24 @@ class Report:
 
     def distance(self) -> list:
         rows = []
-        for (rtt,), tools in self.groups("distance", "round_trip_ms").items():
+        for (rtt, long), tools in self.groups("distance", "round_trip_ms", "long").items():
             for tool, records in tools.items():
-                rows.append((tool, rtt, median(records, "seconds"), records))
+                rows.append((tool, rtt, long, median(records, "seconds"), records))
         if not rows:
             return []
-        near = {tool: seconds for tool, rtt, seconds, _ in rows if not rtt}
-        far = [row for row in rows if row[1]]
-        lines = ["## Distance", "", "For Rehome the line between the organisations is long, for others the line to the source server. The line has no loss, "
-                 "slow start or cap on its rate, so it flatters streams that send much at once.", ""]
+        near = {tool: seconds for tool, rtt, _, seconds, _ in rows if not rtt}
+        far = sorted((row for row in rows if row[1]), key=lambda row: row[0])
+        lines = ["## Distance", "", "For Rehome the line between the organisations is long; others run beside the target (long line to the source) or beside the "
+                 "source. The line has no loss, slow start or cap on its rate, so it flatters streams that send much at once.", ""]
         shown, aims = [], []
-        for tool, rtt, seconds, records in far:
+        for tool, rtt, long, seconds, records in far:
             without = near.get(tool)
             turns = (records[-1].get("line") or {}).get("turns")
-            shown.append([tool, rtt, number(without, 2), number(seconds, 2), number(seconds / without, 2) if without else "", turns if turns is not None else ""])
+            shown.append([tool, f"{rtt:.0f}", long, number(without, 2), number(seconds, 2), number(seconds / without, 2) if without else "", turns if turns is not None else ""])
             if tool.startswith("rehome") and without:
                 most = without * DISTANCE_AIM[0] + DISTANCE_AIM[1]
-                aims.append([f"{tool} at {rtt} ms", f"at most {most:.1f} s", f"{seconds:.1f} s", "yes" if seconds <= most else "no"])
-        lines += table(["tool", "round trip ms", "s near", "s far", "times", "turns on the line"], shown)
+                aims.append([f"{tool} at {rtt:.0f} ms", f"at most {most:.1f} s", f"{seconds:.1f} s", "yes" if seconds <= most else "no"])
+        lines += table(["tool", "round trip ms", "long line to the", "s near", "s far", "times", "turns on the line"], shown)
         return lines + (table(["aim", "wanted", "measured", "reached"], aims) if aims else [])
 
     def delta(self) -> list:

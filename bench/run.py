@@ -264,7 +264,8 @@ class Bench:
                         self.one_copy("copy", tool, source, pair, {"set": name, "size": size, "run": turn})
 
     def distance(self):
-        """The same copy near and far: for Rehome between the organisations, for others to the source."""
+        """The same copy near and far: for Rehome between the organisations, for others beside the target (the line to the source
+        is long) and beside the source."""
         self.note("The delaying line has no loss, slow start or cap on its rate: it flatters whatever sends much at once.")
         name, size, far = self.settings["SET"], self.number("SIZE"), float(self.settings["RTT"])
         source = self.source("dovecot", name, size)
@@ -272,9 +273,9 @@ class Bench:
         for turn in range(self.number("REPEAT")):
             say(f"== distance, set {name}, {size:,} messages, run {turn + 1} of {self.settings['REPEAT']}")
             for tool in chosen:
-                for round_trip in (0.0, far):
-                    say(f"   at {round_trip:.0f} ms:")
-                    self.far_copy(tool, source, {"set": name, "size": size, "run": turn, "round_trip_ms": round_trip})
+                for long, round_trip in [("", 0.0), *((line, far) for line in (("organisations",) if tool.group == "rehome" else ("source", "target")))]:
+                    say(f"   {round_trip:.0f} ms on the line to the {long}:" if long else "   near:")
+                    self.far_copy(tool, source, {"set": name, "size": size, "run": turn, "round_trip_ms": round_trip, "long": long})
 
     def far_copy(self, tool, source: Source, more: dict):
         round_trip = more["round_trip_ms"]
@@ -283,9 +284,16 @@ class Bench:
             self.one_copy("distance", tool, source, "dovecot-dovecot", more)
             tool.round_trip_ms = None
             return
-        line = Line(self.bench, source.server.port, round_trip)
+        at_target = more["long"] == "target"
+        line = Line(self.bench, (self.server("target") if at_target else source.server).port, round_trip)
+
+        def lengthen(job):
+            if at_target:
+                job.target = Redirected(job.target, line.port)
+            else:
+                job.source_port = line.port
         try:
-            self.one_copy("distance", tool, source, "dovecot-dovecot", more, lambda job: setattr(job, "source_port", line.port))
+            self.one_copy("distance", tool, source, "dovecot-dovecot", more, lengthen)
             self.report.records[-1]["line"] = line.figures()
         finally:
             line.stop()
@@ -414,7 +422,7 @@ class Redirected:
     """A server seen through a line that counts."""
 
     def __init__(self, server, port: int):
-        self._server, self.port = server, port
+        self._server, self.port, self.address = server, port, f"127.0.0.1:{port}"
 
     def __getattr__(self, name):
         return getattr(self._server, name)
