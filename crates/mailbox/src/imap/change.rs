@@ -316,7 +316,10 @@ pub(super) async fn set_flags(
     name: &MailboxName,
     changes: &[(Uid, Flags)],
 ) -> Outcome<Vec<(Uid, Vec<String>)>> {
-    connection.open(folder, name, SelectMode::ReadWrite).await?;
+    let highest = changes.iter().map(|(uid, _)| *uid).max().unwrap_or_default();
+    connection
+        .open_to_see(folder, name, SelectMode::ReadWrite, highest)
+        .await?;
     let mut groups: BTreeMap<Vec<String>, (Flags, UidSet)> = BTreeMap::new();
     let mut dropped = Vec::new();
     for (uid, flags) in changes.iter().filter(|(uid, _)| *uid > 0) {
@@ -387,7 +390,10 @@ pub(super) async fn remove(
     uids: &[Uid],
 ) -> Outcome<()> {
     let what = format!("removing items of folder {}", folder.path);
-    connection.open(folder, name, SelectMode::ReadWrite).await?;
+    let highest = uids.iter().copied().max().unwrap_or_default();
+    connection
+        .open_to_see(folder, name, SelectMode::ReadWrite, highest)
+        .await?;
     let uids: UidSet = uids.iter().copied().filter(|uid| *uid > 0).collect();
     if uids.is_empty() {
         return Ok(());
@@ -478,7 +484,10 @@ pub(super) async fn copy(connection: &mut Connection, name: &MailboxName, asked:
     // The target is opened last, when its flags are set; its validity is looked at before anything is copied.
     connection.open(asked.to, asked.target, SelectMode::ReadWrite).await?;
     let validity = connection.selected.as_ref().map(super::selected::Selected::validity);
-    connection.open(asked.from, name, SelectMode::ReadOnly).await?;
+    let highest = asked.uids.iter().copied().max().unwrap_or_default();
+    connection
+        .open_to_see(asked.from, name, SelectMode::ReadOnly, highest)
+        .await?;
     let uids: UidSet = asked.uids.iter().copied().filter(|uid| *uid > 0).collect();
     let metas = metas(connection, &what, &uids).await?;
     let mut results: Vec<Option<Appended>> = vec![None; asked.items.len()];

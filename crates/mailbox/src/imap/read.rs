@@ -138,7 +138,8 @@ impl Reader {
             path: &self.path,
             uid_validity: self.uid_validity,
         };
-        let opened = lease.open(folder, &name, SelectMode::ReadOnly).await;
+        let highest = self.waiting.back().copied().unwrap_or_default();
+        let opened = lease.open_to_see(folder, &name, SelectMode::ReadOnly, highest).await;
         if let Err(failure) = opened {
             if !(failure.is_lost() && lease.reused) {
                 return Err(failure);

@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::error::{Outcome, refused};
-use crate::{ErrorScope, FolderPath, FolderRef};
+use crate::{ErrorScope, FolderPath, FolderRef, Uid};
 use rehome_wire::flags::{Flags, SystemFlag};
 use rehome_wire::imap::{
     Answer, Code, Command, Event, FetchChanges, FetchItems, MailboxName, SelectMode, Sync, Tag, Uids,
@@ -165,6 +165,22 @@ impl Connection {
             }
         }
         self.check_open(folder, mode)
+    }
+
+    /// Opens a folder so that messages up to `highest` are seen. A session sees what arrived by another one only when the
+    /// server tells it so (RFC 9051 §5.2): until then their uids look gone to it.
+    pub(super) async fn open_to_see(
+        &mut self,
+        folder: FolderRef<'_>,
+        name: &MailboxName,
+        mode: SelectMode,
+        highest: Uid,
+    ) -> Outcome<()> {
+        let opened_before = |selected: &Selected| selected.uid_next.is_none_or(|next| highest >= next);
+        if self.selected.as_ref().is_some_and(opened_before) {
+            self.selected = None;
+        }
+        self.open(folder, name, mode).await
     }
 
     /// Checks that the open folder is what the caller means.

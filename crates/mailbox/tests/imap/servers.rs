@@ -268,3 +268,51 @@ async fn numbers_of_an_open_folder_are_fresh() {
         }
     }
 }
+
+/// What another session has just appended is read, flagged and removed over a connection that has had the folder open.
+async fn arrivals_are_seen(port: u16, user: &str) {
+    let mut settings = plain(port, SignIn::Password);
+    settings.connections_per_account = 1;
+    let mailbox = ImapServer::new(settings).mailbox(user, password());
+    let inbox = FolderPath::inbox();
+    let folder = FolderRef::any(&inbox);
+    let mut other = rehome_testkit::imap::Session::login(port, user, PASSWORD);
+    for uid in (1..10).step_by(3) {
+        let mut arrives = async || {
+            mailbox.list(&inbox, None).await.unwrap();
+            assert!(other.append("INBOX", "", b"Subject: x\r\n\r\nx\r\n").is_ok());
+        };
+        arrives().await;
+        let events: Vec<_> = mailbox.read(folder, &[uid]).await.unwrap().collect().await;
+        assert!(
+            matches!(events.last(), Some(Ok(ReadEvent::End))),
+            "it is read: {events:?}"
+        );
+        arrives().await;
+        let seen = [(uid + 1, Flags::from_names(["\\Seen"]))];
+        mailbox.set_flags(folder, &seen).await.unwrap();
+        arrives().await;
+        mailbox.remove(folder, &[uid + 2]).await.unwrap();
+        let listing = mailbox.list(&inbox, None).await.unwrap();
+        let last = listing.items.last().unwrap();
+        assert_eq!(
+            (last.uid, &last.flags),
+            (uid + 1, &seen[0].1),
+            "it is flagged, and the next one is gone"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arrivals_are_seen_by_a_session_that_was_there_before() {
+    if !is_left_out("dovecot") {
+        let folder = tempfile::tempdir().unwrap();
+        let dovecot = Dovecot::start(folder.path());
+        arrivals_are_seen(dovecot.port(), "reception").await;
+    }
+    if !is_left_out("cyrus") {
+        let cyrus = Cyrus::builder().start();
+        cyrus.create_user("reception", PASSWORD);
+        arrivals_are_seen(cyrus.port(), "reception").await;
+    }
+}
