@@ -24,11 +24,13 @@ Variables of the environment:
 Results are in target/bench/results.md and results.json, written anew after each run.
 """
 
+import fcntl
 import glob
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -463,6 +465,14 @@ def main() -> int:
     if set(wanted) - set(SCENARIOS):
         print(f"SCENARIO: there are {', '.join(SCENARIOS)}", file=sys.stderr)
         return 2
+    os.makedirs(OUTPUT, exist_ok=True)
+    alone = open(os.path.join(OUTPUT, "lock"), "w", encoding="utf-8")  # held until the end
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        print("another run is measuring on this machine: two at once would measure each other", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped
     bench = Bench(settings)
     try:
         for scenario in wanted:
