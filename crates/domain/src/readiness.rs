@@ -53,11 +53,7 @@ pub fn target_problems(facts: &TargetFacts<'_>) -> Vec<Problem> {
     };
     let mut problems = Vec::new();
     if let Some(batch) = facts.other_batch {
-        problems.push(Problem::new(
-            ErrorId::UserDuplicateInOtherBatch,
-            format!("{address} is in the migration batch '{batch}' already."),
-            format!("Remove-MigrationUser {address} there, or leave the row out here."),
-        ));
+        problems.push(in_other_batch(address, batch));
     }
     match &recipient.kind {
         RecipientKind::Mailbox(_) => problems.push(Problem::new(
@@ -137,17 +133,7 @@ fn domain_problems(recipient: &Recipient, facts: &TargetFacts<'_>, problems: &mu
     if let Some(domain) = facts.target_delivery_domain
         && recipient.address_in(domain).is_none()
     {
-        problems.push(Problem::new(
-            ErrorId::TargetDeliveryDomainMismatchPermanent,
-            format!(
-                "The target mailbox '{}' doesn't have an SMTP proxy matching '{domain}'.",
-                recipient.name
-            ),
-            format!(
-                "Set-MailUser '{}' -EmailAddresses '@{{Add=\"smtp:{}@{domain}\"}}'",
-                recipient.name, recipient.alias
-            ),
-        ));
+        problems.push(no_delivery_address(recipient, domain));
     }
 }
 
@@ -177,11 +163,7 @@ pub fn direct_problems(facts: &DirectFacts<'_>) -> Vec<Problem> {
     };
     let mut problems = Vec::new();
     if let Some(batch) = facts.other_batch {
-        problems.push(Problem::new(
-            ErrorId::UserDuplicateInOtherBatch,
-            format!("{address} is in the migration batch '{batch}' already."),
-            format!("Remove-MigrationUser {address} there, or leave the row out here."),
-        ));
+        problems.push(in_other_batch(address, batch));
     }
     match &recipient.kind {
         RecipientKind::Mailbox(mailbox) => match mailbox.state {
@@ -214,6 +196,30 @@ pub fn direct_problems(facts: &DirectFacts<'_>) -> Vec<Problem> {
         ));
     }
     problems
+}
+
+/// The recipient has no address in the domain to which the source is to forward.
+#[must_use]
+pub fn no_delivery_address(recipient: &Recipient, domain: &DomainName) -> Problem {
+    Problem::new(
+        ErrorId::TargetDeliveryDomainMismatchPermanent,
+        format!(
+            "The target mailbox '{}' doesn't have an SMTP proxy matching '{domain}'.",
+            recipient.name
+        ),
+        format!(
+            "Set-MailUser '{}' -EmailAddresses '@{{Add=\"smtp:{}@{domain}\"}}'",
+            recipient.name, recipient.alias
+        ),
+    )
+}
+
+fn in_other_batch(address: &str, batch: &str) -> Problem {
+    Problem::new(
+        ErrorId::UserDuplicateInOtherBatch,
+        format!("{address} is in the migration batch '{batch}' already."),
+        format!("Remove-MigrationUser {address} there, or leave the row out here."),
+    )
 }
 
 /// Checks that compare both sides. Empty means ready.

@@ -4,6 +4,7 @@ use super::{
     reader::{ExampleTable, Nested, Reader, Setting, settings},
     values::{AccessMethod, Driver, HostName, ImapSecurity, ImapSignIn, Mechanism, Separator, Text, TokenUrl, Whole},
 };
+use rehome_domain::endpoint::is_this_machine;
 use rehome_platform::{AccountTemplate, OAuthMechanism, Security};
 use std::{net::IpAddr, path::PathBuf};
 use toml::{Spanned, de::DeValue};
@@ -371,8 +372,4 @@ impl Access {
             })),
         }
     }
-}
-
-fn is_this_machine(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -25,7 +25,6 @@ mod sidecar;
 mod tests;
 mod tree;
 mod uidlist;
-mod utf7;
 mod validity;
 mod write;
 

@@ -15,9 +15,9 @@
 //! file `rehome-path` of that directory. No path leads out of the root: a directory name never holds `/` and never is
 //! `.` or `..` (the inbox apart, which is the root itself).
 
-use super::utf7;
 use crate::FolderPath;
 use rehome_wire::digest::Digest;
+use rehome_wire::imap::{MailboxName, NameEncoding};
 
 /// Marks a name that is kept raw. Octets from 0x80 on follow as U+F700 plus the octet.
 const RAW: char = '\u{f700}';
@@ -136,7 +136,11 @@ fn plain(raw: &[u8], place: Place) -> Option<String> {
         // The root is the inbox; a directory `.INBOX` beside it is something else.
         return None;
     }
-    let name = unescape(&utf7::decode(raw)?);
+    let decoded = MailboxName::from_wire(raw, NameEncoding::ModifiedUtf7);
+    if decoded.is_raw() {
+        return None;
+    }
+    let name = unescape(decoded.text());
     // `encode` goes on with the shorter raw form inside a marked name, so this ends.
     (encode(&name, place) == raw).then_some(name)
 }
@@ -159,7 +163,9 @@ fn encode_plain(name: &str, place: Place) -> Vec<u8> {
             escaped.push(character);
         }
     }
-    utf7::encode(&escaped).into_bytes()
+    MailboxName::new(escaped)
+        .to_wire(NameEncoding::ModifiedUtf7)
+        .into_owned()
 }
 
 fn is_hexadecimal(octets: &[u8]) -> bool {

@@ -13,6 +13,7 @@ use rehome_domain::{
     error_id::{ErrorId, Problem},
     id::{AttemptId, CorrelationId},
     moves::UserEvent,
+    readiness::no_delivery_address,
     recipient::{MailboxState, Recipient, RecipientKind},
 };
 use rehome_mailbox::Retry;
@@ -326,22 +327,9 @@ impl Turn {
             let text = "The batch has no TargetDeliveryDomain, so that its source cannot forward.";
             Trouble::of(Problem::new(ErrorId::InvalidOperation, text, ""), Retry::Never)
         })?;
-        let routing_address = recipient.address_in(domain).ok_or_else(|| {
-            Trouble::of(
-                Problem::new(
-                    ErrorId::TargetDeliveryDomainMismatchPermanent,
-                    format!(
-                        "The target mailbox '{}' doesn't have an SMTP proxy matching '{domain}'.",
-                        recipient.name
-                    ),
-                    format!(
-                        "Set-MailUser '{}' -EmailAddresses '@{{Add=\"smtp:{}@{domain}\"}}'",
-                        recipient.name, recipient.alias
-                    ),
-                ),
-                Retry::Never,
-            )
-        })?;
+        let routing_address = recipient
+            .address_in(domain)
+            .ok_or_else(|| Trouble::of(no_delivery_address(recipient, domain), Retry::Never))?;
         let exceptions: Vec<ExceptionBody> = root
             .exceptions
             .iter()
