@@ -207,7 +207,8 @@ pub enum Body {
 pub struct NewItem {
     /// Names the item in the move: the same item appended twice by a driver with [`Capabilities::append_once`] exists once.
     pub key: ItemKey,
-    /// The uid it must get, in a folder created with given uids; ascending over appends.
+    /// The uid it must get, in a folder created with given uids; ascending over appends, and free: one whose item was
+    /// removed may be given again, to the item that has it at the source.
     pub uid: Option<Uid>,
     /// System flags and keywords.
     pub flags: Flags,
@@ -350,6 +351,14 @@ pub trait Mailbox: Send + Sync {
     /// What `folder` holds. With a token and [`Capabilities::changes`], only what changed since.
     /// A missing folder is an error of scope `Folder`, retry `Never`.
     async fn list(&self, folder: &FolderPath, since: Option<&ChangeToken>) -> Result<Listing, MailboxError>;
+
+    /// What `folder` holds from the uid `first` on, as of a whole listing without the items below it: its status counts
+    /// all. Nothing may be concluded from an item that is not listed.
+    async fn list_from(&self, folder: &FolderPath, first: Uid) -> Result<Listing, MailboxError> {
+        let mut listing = self.list(folder, None).await?;
+        listing.items.retain(|item| item.uid >= first);
+        Ok(listing)
+    }
 
     /// Streams the octets of `uids` (ascending) as stored. Every uid is answered once: item, gone or failed.
     /// Ending early with an error says nothing about unanswered uids.

@@ -80,9 +80,10 @@ impl Held {
 
     fn add(&mut self, given: Option<Uid>, octets: Bytes, flags: Flags, received: i64) -> Result<Uid, &'static str> {
         let uid = given.unwrap_or(self.uid_next);
-        if uid == 0 || self.items.contains_key(&uid) || self.vanished.contains_key(&uid) {
+        if uid == 0 || self.items.contains_key(&uid) {
             return Err("the uid is taken");
         }
+        self.vanished.remove(&uid);
         let after = uid.checked_add(1).ok_or("there are no more uids")?;
         self.uid_next = self.uid_next.max(after);
         self.mod_seq += 1;

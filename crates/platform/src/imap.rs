@@ -49,12 +49,13 @@ impl std::fmt::Debug for ImapPlatform {
     }
 }
 
-/// One at a time changes who may use an account.
+/// One at a time changes who may use an account, in whatever case its name is spelt.
 #[derive(Default)]
 struct Turns(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl Turns {
     async fn of(&self, account: &str) -> OwnedMutexGuard<()> {
+        let account = &account.to_ascii_lowercase();
         let turn = {
             let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| turn.strong_count() > 0);
@@ -217,6 +218,7 @@ impl ImapPlatform {
             account: account.clone(),
             ready: false,
             denied: self.command().is_some(),
+            kept: false,
         };
         self.write(Kind::Staging, name.clone(), record.clone()).await?;
         rehome_fault::step("platform.staging_begins");
@@ -254,7 +256,12 @@ impl ImapPlatform {
         if let Some(command) = self.command() {
             if !gone(command.deny(account).await)? {
                 // With a program that was configured later only, the user was in the account like us.
-                if record.ready && record.denied {
+                if record.kept {
+                    tracing::info!(
+                        account,
+                        "kept contents stay in the account, with what a move back changed in them"
+                    );
+                } else if record.ready && record.denied {
                     self.empty(account).await?;
                 } else if record.ready {
                     self.tell_what_stays(account);
@@ -420,6 +427,34 @@ impl ImapPlatform {
                 source: std::io::ErrorKind::NotFound.into(),
             }),
         }
+    }
+
+    /// Takes the kept contents in an account as what a move back begins with. Its user stays kept out.
+    pub(crate) async fn stage_closed(&self, place: &Place, left: MoveId, move_id: MoveId) -> Result<(), PlatformError> {
+        let (account, name) = (self.account(&place.location)?, move_id.to_string());
+        let _turn = self.turns.of(account).await;
+        self.check_not_filled(account, &name).await?;
+        let closed = closed_name(place.exchange_guid, left);
+        let kept = self.read::<AccountRecord>(Kind::Closed, closed.clone()).await?;
+        if kept.is_none_or(|kept| kept.account != account) {
+            return Err(PlatformError::Files {
+                doing: "opening the kept contents",
+                path: self.records.path().join(closed),
+                source: std::io::ErrorKind::NotFound.into(),
+            });
+        }
+        if let Some(command) = self.command() {
+            command.deny(account).await?;
+        }
+        let record = StagingRecord {
+            account: account.to_owned(),
+            ready: true,
+            denied: self.command().is_some(),
+            kept: true,
+        };
+        self.write(Kind::Staging, name, record).await?;
+        rehome_fault::step("platform.stage_closed");
+        Ok(())
     }
 
     /// Forgets the account of a mailbox that has moved away. Its contents are left to the server's administrator.

@@ -21,13 +21,12 @@ use rehome_mailbox::{
     FolderPath, Mailbox, NewFolder,
     maildir::{
         MaildirMailbox, adopt,
-        place::{Staging, close, show},
+        place::{Staging, close, copy_linked, make_directories, show},
     },
 };
 use std::{
     collections::BTreeSet,
     io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -125,6 +124,18 @@ impl MaildirPlatform {
         Ok(Arc::new(MaildirMailbox::open(&path).await?))
     }
 
+    pub(crate) async fn stage_closed(
+        &self,
+        exchange_guid: ExchangeGuid,
+        left: MoveId,
+        move_id: MoveId,
+    ) -> Result<(), PlatformError> {
+        let closed = self.closed(exchange_guid, left).await?;
+        let staging = self.own_folder("staging").await?.join(move_id.to_string());
+        let at = closed.clone();
+        files("copying the kept contents", at, move || copy_linked(&closed, &staging)).await
+    }
+
     pub(crate) async fn remove_closed(
         &self,
         exchange_guid: ExchangeGuid,
@@ -192,10 +203,7 @@ impl MaildirPlatform {
         let (at, made) = (path.clone(), path.clone());
         files("making", at, move || {
             for folder in [root.join(OWN), made] {
-                match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-                    Ok(()) | Err(_) => {}
-                }
+                make_directories(&folder, 0o700)?;
                 // A link here would lead hidden and closed contents elsewhere.
                 if !std::fs::symlink_metadata(&folder)?.is_dir() {
                     return Err(io::ErrorKind::NotADirectory.into());

@@ -110,6 +110,13 @@ impl Platforms {
         })
     }
 
+    /// Whether locations that differ in the case of their letters alone are one place: account names are, since most
+    /// servers take no notice of it, and on one that does nothing worse comes of it than that the second is refused.
+    #[must_use]
+    pub fn takes_no_notice_of_case(&self, platform: &str) -> bool {
+        matches!(self.driver(platform), Ok(Driver::Imap))
+    }
+
     /// Whether a cutover finds mailboxes on this platform quiet.
     ///
     /// # Errors
@@ -277,6 +284,20 @@ impl Platforms {
         match self.platform(platform)? {
             Platform::Maildir(maildir) => maildir.open_closed(exchange_guid, move_id).await,
             Platform::Imap(imap) => imap.open_closed(exchange_guid, move_id).await,
+        }
+    }
+
+    /// Makes the kept contents of the mailbox that left `place` with `left` the hidden contents of the move back
+    /// `move_id`, to be opened with [`staging`](Self::staging) and shown in `place` again: of a folder of ours a copy, in
+    /// place of what an earlier call left; an account itself, which stays denied to its user. Removed as other hidden
+    /// contents are, but that an account keeps what it holds.
+    ///
+    /// # Errors
+    /// When they are not kept (any more), or the disk or the server refuses.
+    pub async fn stage_closed(&self, place: &Place, left: MoveId, move_id: MoveId) -> Result<(), PlatformError> {
+        match self.platform(&place.platform)? {
+            Platform::Maildir(maildir) => maildir.stage_closed(place.exchange_guid, left, move_id).await,
+            Platform::Imap(imap) => imap.stage_closed(place, left, move_id).await,
         }
     }
 

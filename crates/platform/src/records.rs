@@ -8,11 +8,12 @@
 //! spool/                  messages on their way into an account; emptied at the start
 //! ```
 
+use rehome_mailbox::maildir::place::make_directories;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs, io,
     io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -31,6 +32,9 @@ pub(crate) struct StagingRecord {
     /// Whether its user is kept out of it since then, so that all in it is the move's.
     #[serde(default)]
     pub(crate) denied: bool,
+    /// Whether it held the kept contents of the same mailbox before: they are never removed with the move.
+    #[serde(default)]
+    pub(crate) kept: bool,
 }
 
 /// An account by name.
@@ -78,7 +82,7 @@ impl Records {
     /// A folder of ours below, made if missing.
     pub(crate) fn own_folder(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.folder.join(name);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        make_directories(&path, 0o700)?;
         Ok(path)
     }
 

@@ -497,3 +497,52 @@ async fn cyrus_keeps_users_out_of_one_service_and_lets_us_in_by_another() {
     assert_eq!(count(&*kept, &FolderPath::inbox()).await, 1);
     assert!(!gets_in());
 }
+
+/// Names with dots, which some configurations of Cyrus write otherwise inside; with domains, and with capitals.
+#[tokio::test]
+async fn cyrus_keeps_users_of_any_name_out() {
+    if is_left_out("cyrus") {
+        return;
+    }
+    let cyrus = Cyrus::builder()
+        .users([("press.office", "secret"), ("press", "secret")])
+        .tls()
+        .start();
+    let configuration = cyrus.configuration().display().to_string();
+    let does = |verb: &str, account: &str| {
+        let done = std::process::Command::new(shipped("cyrus-deny"))
+            .args(["--services", "imap", "--config", &configuration, verb, account])
+            .output()
+            .unwrap();
+        assert!(
+            done.status.success(),
+            "{verb} {account}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let gets_in = |account: &str| Session::connect(cyrus.port()).plain("", account, "secret").is_ok();
+    let mut idle = Session::login(cyrus.port(), "press.office", "secret");
+    idle.ok("SELECT INBOX");
+    let mut other = Session::login(cyrus.port(), "press", "secret");
+    other.ok("SELECT INBOX");
+    assert_eq!(does("sessions", "press.office").lines().count(), 1);
+    does("deny", "press.office");
+    assert!(!gets_in("press.office"), "denied");
+    assert!(gets_in("press"), "another one is not");
+    does("kick", "press.office");
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !does("sessions", "press.office").is_empty() {
+        assert!(std::time::Instant::now() < deadline, "the session ends");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    other.ok("NOOP");
+    does("allow", "press.office");
+    assert!(gets_in("press.office"), "allowed");
+    // As Cyrus itself does, unless username_tolower says otherwise.
+    assert_eq!(does("sessions", "Press").lines().count(), 1);
+    does("deny", "PRESS");
+    assert!(!gets_in("press"), "denied in another spelling");
+    does("allow", "Press");
+    assert!(gets_in("press") && gets_in("PRESS"));
+}

@@ -162,6 +162,18 @@ impl Suite<'_> {
             listing.items.iter().all(|item| item.uid < listing.status.uid_next),
             "UIDNEXT is above every uid"
         );
+        for first in [
+            listing.items.get(listing.items.len() / 2).map_or(1, |item| item.uid),
+            listing.status.uid_next,
+        ] {
+            let from = self.mailbox.list_from(folder, first).await.expect("items are listed");
+            let expected = listing.items.iter().filter(|item| item.uid >= first);
+            assert!(
+                from.items.iter().eq(expected),
+                "a listing from {first} on is the end of the whole one"
+            );
+            assert_eq!(from.status, listing.status);
+        }
         listing
     }
 

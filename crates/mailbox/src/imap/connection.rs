@@ -12,6 +12,8 @@ use rehome_wire::imap::{
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
@@ -52,6 +54,8 @@ pub(super) struct Connection {
     pub(super) used: Instant,
     /// When the server heard of it last.
     pub(super) heard: Instant,
+    /// Counts steps of all connections of its account, so that whoever waits for one sees that it is at work.
+    pub(super) moved: Arc<AtomicU64>,
     read: BytesMut,
     writing: VecDeque<Bytes>,
     unflushed: bool,
@@ -90,6 +94,7 @@ impl Connection {
             moves: 0,
             used: now,
             heard: now,
+            moved: Arc::default(),
             read: BytesMut::new(),
             writing: VecDeque::new(),
             unflushed: false,
@@ -330,6 +335,7 @@ impl Connection {
     async fn step(&mut self) -> Outcome<()> {
         let patience = self.patience;
         let moved = tokio::time::timeout(patience, poll_fn(|cx| self.poll_step(cx))).await;
+        self.moved.fetch_add(1, Ordering::Relaxed);
         match moved {
             Ok(Ok(Moved::Out)) => Ok(()),
             Ok(Ok(Moved::In(0))) => {

@@ -83,6 +83,15 @@ impl Failure {
         self
     }
 
+    /// The same, so that it is not taken for a folder that is not there ([`Mailbox::list`](crate::Mailbox::list)): one that
+    /// is refused for good is the mailbox's trouble, or it would look removed.
+    pub(super) fn unless_missing(mut self) -> Self {
+        if self.kind != Kind::Missing && self.error.scope <= ErrorScope::Folder && self.error.retry == Retry::Never {
+            self.error.scope = ErrorScope::Mailbox;
+        }
+        self
+    }
+
     /// Whether a new connection is worth a try.
     pub(super) fn is_lost(&self) -> bool {
         self.kind == Kind::Lost

@@ -3,7 +3,6 @@
 use super::connection::Connection;
 use super::error::{Failure, Kind, Outcome, refused};
 use super::names::{Known, Tree};
-use super::selected::NO_VALIDITY;
 use crate::{ErrorScope, Folder, FolderPath, FolderRef, FolderStatus, Retry, SpecialUse};
 use rehome_wire::imap::{
     Answer, Command, Event, ListAttribute, ListOptions, Listed, MailboxName, MailboxStatus, SelectMode, StatusItems,
@@ -267,20 +266,21 @@ async fn status_of(
     name: &MailboxName,
     told: Option<&MailboxStatus>,
 ) -> Outcome<Option<Status>> {
-    match told {
-        Some(told) => numbers(connection, path, name, told).await.map(Some),
-        None => match status(connection, path, name).await {
-            Ok(status) => Ok(Some(status)),
-            Err(failure) if failure.kind == Kind::Missing => Ok(None),
-            Err(mut failure) => {
-                // One folder cannot be left out of the list: it would look removed.
-                failure.error.scope = failure.error.scope.max(ErrorScope::Mailbox);
-                if failure.error.retry == Retry::Never {
-                    failure.error.retry = Retry::After(300);
-                }
-                Err(failure)
+    let status = match told {
+        Some(told) => numbers(connection, path, name, told).await,
+        None => status(connection, path, name).await,
+    };
+    match status {
+        Ok(status) => Ok(Some(status)),
+        Err(failure) if failure.kind == Kind::Missing => Ok(None),
+        Err(mut failure) => {
+            // One folder cannot be left out of the list: it would look removed.
+            failure.error.scope = failure.error.scope.max(ErrorScope::Mailbox);
+            if failure.error.retry == Retry::Never && failure.kind != Kind::Ours {
+                failure.error.retry = Retry::After(300);
             }
-        },
+            Err(failure)
+        }
     }
 }
 
@@ -332,18 +332,15 @@ async fn numbers(
         .open(FolderRef::any(path), name, SelectMode::ReadOnly)
         .await?;
     let uid_next = connection.uid_next().await?;
-    let status = connection.selected.as_ref().map(|selected| FolderStatus {
+    let Some(selected) = &connection.selected else {
+        return Err(connection.give_up("no folder is open"));
+    };
+    let status = FolderStatus {
         uid_validity: selected.validity(),
         uid_next,
         exists: selected.exists,
         highest_mod_seq: selected.mod_seq(),
-    });
-    let status = status.unwrap_or(FolderStatus {
-        uid_validity: NO_VALIDITY,
-        uid_next,
-        exists: told.messages.unwrap_or(0),
-        highest_mod_seq: None,
-    });
+    };
     Ok((status, mailbox_id))
 }
 

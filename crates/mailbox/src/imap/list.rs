@@ -164,7 +164,7 @@ pub(super) async fn list(
     {
         return Ok(listing);
     }
-    whole(connection, path, name).await
+    whole(connection, path, name).await.map_err(Failure::unless_missing)
 }
 
 /// Opens the folder anew, for fresh numbers, in the way it is open if it is.
@@ -357,6 +357,36 @@ async fn whole(connection: &mut Connection, path: &FolderPath, name: &MailboxNam
         });
     }
     Err(last.unwrap_or_else(|| not_whole(&what, 0, 0)))
+}
+
+/// What the folder holds from a uid on. Whether that is everything cannot be told by its count.
+pub(super) async fn list_from(
+    connection: &mut Connection,
+    path: &FolderPath,
+    name: &MailboxName,
+    first: Uid,
+) -> Outcome<Listing> {
+    let mut collected = Collected::default();
+    let select = reopen(connection, name);
+    let fetch = connection.send(Command::uid_fetch(Uids::From(first), &META, FetchChanges::All));
+    let opened = opened(connection, path, select, &[fetch]).await;
+    let mut before = opened.map_err(Failure::unless_missing)?;
+    let answers = connection.finish(&[fetch], |event| collected.take(event)).await?;
+    if let Some(answer) = answers.iter().find(|answer| !answer.is_ok())
+        && before.status.exists > 0
+    {
+        return Err(refused(format!("listing folder {path}"), answer, ErrorScope::Folder).unless_missing());
+    }
+    complete(connection, &mut before).await?;
+    let mut items = collected.items_below(before.status.uid_next);
+    // `n:*` names the last message even where its uid is below n (RFC 9051, section 9, seq-range).
+    items.retain(|item| item.uid >= first);
+    Ok(Listing {
+        status: before.status,
+        token: before.token.map(Token::encode),
+        items,
+        scope: ListingScope::Whole,
+    })
 }
 
 #[cfg(test)]

@@ -256,6 +256,15 @@ impl Mailbox for ImapMailbox {
         ))
     }
 
+    async fn list_from(&self, folder: &FolderPath, first: Uid) -> Result<Listing, MailboxError> {
+        with_folder!(self, folder, |named| list::list_from(
+            &mut named.lease,
+            folder,
+            &named.name,
+            first
+        ))
+    }
+
     async fn read<'a>(
         &'a self,
         folder: FolderRef<'_>,

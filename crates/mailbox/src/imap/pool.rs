@@ -7,9 +7,9 @@ use super::sign_in;
 use crate::{ErrorScope, MailboxError, Retry};
 use rehome_wire::imap::{Capabilities, MailboxName};
 use secrecy::SecretString;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -20,6 +20,12 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 const MOST_REFUSALS: u32 = 3;
 /// How long a caller waits for a connection that others use.
 const MOST_WAIT: Duration = Duration::from_secs(600);
+/// How many times as long as octets may stand still on a connection a caller waits while nothing moves on any of the
+/// account's.
+const STILL: u32 = 2;
+/// How long what came free is kept for whoever waits longest. Who does not take it by then is a stream that nobody
+/// reads now, and it must not keep the others from going on: it may be them that its reader waits for.
+const FIRST_CALL: Duration = Duration::from_millis(50);
 /// How long fewer connections are made after the server refused one as too many.
 const WHILE_CROWDED: Duration = Duration::from_secs(300);
 /// Most accounts whose refusal is remembered.
@@ -64,6 +70,14 @@ struct Account {
     refused: Option<(Instant, MailboxError)>,
     /// The server wants no more connections of the account than these, until then.
     crowded: Option<(Instant, usize)>,
+    /// Callers in the order in which they get connections.
+    waiting: VecDeque<u64>,
+    /// The number of the last of them.
+    last_ticket: u64,
+    /// When one of its connections came free last.
+    freed: Option<Instant>,
+    /// Steps of its connections.
+    moved: Arc<AtomicU64>,
 }
 
 /// What a sign-in showed.
@@ -115,7 +129,27 @@ enum Turn {
     Use(Box<Connection>),
     /// A place was taken for a new one; these are to be closed for it.
     Open(Vec<Connection>),
-    Wait,
+    /// Until something comes free, or this long.
+    Wait(Option<Duration>),
+}
+
+impl Account {
+    /// How long something that is free is still kept for those who wait longer than this caller. They lose their
+    /// places when that time is over.
+    fn first_call(&mut self, ticket: u64) -> Option<Duration> {
+        if !self.waiting.contains(&ticket) {
+            self.waiting.push_back(ticket);
+        }
+        let ahead = self.waiting.iter().position(|waiting| *waiting == ticket)?;
+        let left = self.freed.and_then(|freed| FIRST_CALL.checked_sub(freed.elapsed()));
+        match left {
+            Some(left) if ahead > 0 && !left.is_zero() => Some(left),
+            Some(_) | None => {
+                self.waiting.drain(..ahead);
+                None
+            }
+        }
+    }
 }
 
 impl Pool {
@@ -137,13 +171,14 @@ impl Pool {
         self.state().capabilities.clone()
     }
 
-    /// A connection for the account, if possible one that has `folder` open.
+    /// A connection for the account, if possible one that has `folder` open. Callers of one account take turns.
     pub(super) async fn acquire(self: &Arc<Self>, who: &Who, folder: Option<&MailboxName>) -> Outcome<Lease> {
-        let deadline = Instant::now() + MOST_WAIT;
+        let mut patience = Patience::new(self);
+        let mut ticket = Ticket::new(self, &who.account);
         loop {
             let mut freed = std::pin::pin!(self.freed.notified());
             freed.as_mut().enable();
-            match self.turn(&who.account, folder)? {
+            match self.turn(&who.account, folder, ticket.number)? {
                 Turn::Use(connection) => {
                     let mut lease = self.lease(who, connection, true);
                     if lease.is_alive().await {
@@ -154,30 +189,53 @@ impl Pool {
                     for connection in closing {
                         tokio::spawn(connection.log_out());
                     }
+                    // While it is made, others may go on with those that are there.
+                    drop(ticket);
                     match self.open(who).await {
                         // With fewer connections it goes on, as soon as one of them is free.
                         Err(failure) if failure.kind == Kind::Crowded && self.make_do(&who.account) => {}
                         opened => return opened,
                     }
+                    ticket = Ticket::new(self, &who.account);
                 }
-                Turn::Wait => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if tokio::time::timeout(left, freed).await.is_err() {
-                        let cause = format!("all connections were in use for {} s", MOST_WAIT.as_secs());
-                        let what = format!("connecting to {}", self.settings.host);
-                        return Err(Failure::ours(what, cause, ErrorScope::Mailbox, Retry::After(30)));
-                    }
+                Turn::Wait(most) => {
+                    let left = patience.left();
+                    let _ = tokio::time::timeout(most.map_or(left, |most| most.min(left)), freed).await;
+                    patience.check(self.moved(&who.account))?;
                 }
             }
         }
     }
 
-    fn turn(&self, account: &Arc<str>, folder: Option<&MailboxName>) -> Outcome<Turn> {
+    /// Steps of the account's connections so far.
+    fn moved(&self, account: &Arc<str>) -> u64 {
+        let state = self.state();
+        let entry = state.accounts.get(account);
+        entry.map_or(0, |entry| entry.moved.load(Ordering::Relaxed))
+    }
+
+    /// Whether somebody waits for a connection of the account: then whoever holds one and could do without gives it back.
+    pub(super) fn is_waited_for(&self, account: &Arc<str>) -> bool {
+        let state = self.state();
+        let entry = state.accounts.get(account);
+        entry.is_some_and(|entry| !entry.waiting.is_empty())
+    }
+
+    fn turn(&self, account: &Arc<str>, folder: Option<&MailboxName>, ticket: u64) -> Outcome<Turn> {
         let mut guard = self.state();
         let state = &mut *guard;
         state.check_rest()?;
         let entry = state.accounts.entry(Arc::clone(account)).or_default();
-        if let Some(at) = choose(&state.idle, account, folder) {
+        let per_account = limit(self.settings.connections_per_account, entry.crowded);
+        let idle = choose(&state.idle, account, folder);
+        if idle.is_none() && entry.open >= per_account {
+            check_refused(&mut entry.refused)?;
+            return Ok(Turn::Wait(None));
+        }
+        if let Some(wait) = entry.first_call(ticket) {
+            return Ok(Turn::Wait(Some(wait)));
+        }
+        if let Some(at) = idle {
             let mut connection = state.idle.remove(at).connection;
             if connection.moves != entry.moves {
                 connection.moves = entry.moves;
@@ -186,16 +244,12 @@ impl Pool {
             return Ok(Turn::Use(connection));
         }
         check_refused(&mut entry.refused)?;
-        let per_account = limit(self.settings.connections_per_account, entry.crowded);
-        if entry.open >= per_account {
-            return Ok(Turn::Wait);
-        }
         let mut closing = Vec::new();
         let most = limit(self.settings.connections, state.crowded);
         while state.open >= most {
             // The one that was used longest ago makes place; it is another account's.
             if state.idle.is_empty() {
-                return Ok(Turn::Wait);
+                return Ok(Turn::Wait(None));
             }
             let Idle { account, connection } = state.idle.remove(0);
             state.open -= 1;
@@ -255,7 +309,10 @@ impl Pool {
         Ok(lease)
     }
 
-    fn lease(self: &Arc<Self>, who: &Who, connection: Box<Connection>, reused: bool) -> Lease {
+    fn lease(self: &Arc<Self>, who: &Who, mut connection: Box<Connection>, reused: bool) -> Lease {
+        if let Some(entry) = self.state().accounts.get(&who.account) {
+            connection.moved = Arc::clone(&entry.moved);
+        }
         Lease {
             connection: Some(connection),
             account: Arc::clone(&who.account),
@@ -301,6 +358,9 @@ impl Pool {
             drop(guard);
             drop(connection);
             return self.forget(&account);
+        }
+        if let Some(entry) = guard.accounts.get_mut(&account) {
+            entry.freed = Some(Instant::now());
         }
         guard.idle.push(Idle { account, connection });
         drop(guard);
@@ -354,7 +414,9 @@ impl Pool {
             state.rest = Some((until, error));
         }
         if state.accounts.len() >= MAX_REMEMBERED {
-            state.accounts.retain(|_, entry| entry.open > 0);
+            state
+                .accounts
+                .retain(|_, entry| entry.open > 0 || !entry.waiting.is_empty());
         }
         let entry = state.accounts.entry(Arc::clone(account)).or_default();
         entry.refused = Some((until, failure.error.clone()));
@@ -406,6 +468,11 @@ impl Pool {
 }
 
 impl Lease {
+    /// Whether another caller waits for a connection of the account.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.pool.is_waited_for(&self.account)
+    }
+
     /// Gives it back without counting this as a use.
     fn give_back_as_of(mut self, used: Instant) {
         if let Some(connection) = self.connection.take() {
@@ -450,13 +517,99 @@ impl Drop for Place<'_> {
     }
 }
 
+/// A caller's place among those of one account.
+struct Ticket {
+    pool: Arc<Pool>,
+    account: Arc<str>,
+    number: u64,
+}
+
+impl Ticket {
+    fn new(pool: &Arc<Pool>, account: &Arc<str>) -> Self {
+        let mut state = pool.state();
+        let entry = state.accounts.entry(Arc::clone(account)).or_default();
+        entry.last_ticket += 1;
+        let number = entry.last_ticket;
+        entry.waiting.push_back(number);
+        drop(state);
+        Self {
+            pool: Arc::clone(pool),
+            account: Arc::clone(account),
+            number,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        {
+            let mut state = self.pool.state();
+            if let Some(entry) = state.accounts.get_mut(&self.account) {
+                entry.waiting.retain(|waiting| *waiting != self.number);
+            }
+            forget_unused(&mut state.accounts, &self.account);
+        }
+        self.pool.freed.notify_waiters();
+    }
+}
+
+/// How long a caller goes on waiting.
+struct Patience {
+    host: String,
+    until: Instant,
+    still: Duration,
+    /// Steps that were seen, and since when there were no more.
+    seen: (u64, Instant),
+}
+
+impl Patience {
+    fn new(pool: &Pool) -> Self {
+        let now = Instant::now();
+        Self {
+            host: pool.settings.host.clone(),
+            until: now + MOST_WAIT,
+            still: pool.settings.progress_timeout * STILL,
+            seen: (0, now),
+        }
+    }
+
+    fn left(&self) -> Duration {
+        let until = self.until.min(self.seen.1 + self.still);
+        until.saturating_duration_since(Instant::now())
+    }
+
+    fn check(&mut self, moved: u64) -> Outcome<()> {
+        let now = Instant::now();
+        if self.seen.0 != moved {
+            self.seen = (moved, now);
+        }
+        let cause = if now >= self.until {
+            format!("all connections were in use for {} s", MOST_WAIT.as_secs())
+        } else if now >= self.seen.1 + self.still {
+            format!(
+                "all connections that it may have are held, and nothing moved on them for {} s",
+                self.still.as_secs()
+            )
+        } else {
+            return Ok(());
+        };
+        let what = format!("connecting to {}", self.host);
+        Err(Failure::ours(what, cause, ErrorScope::Mailbox, Retry::After(30)))
+    }
+}
+
 /// One connection fewer for the account; what is empty is not kept.
 fn release_account(accounts: &mut HashMap<Arc<str>, Account>, account: &Arc<str>) {
     if let Some(entry) = accounts.get_mut(account) {
         entry.open = entry.open.saturating_sub(1);
-        if entry.open == 0 && entry.refused.is_none() {
-            accounts.remove(account);
-        }
+        forget_unused(accounts, account);
+    }
+}
+
+fn forget_unused(accounts: &mut HashMap<Arc<str>, Account>, account: &Arc<str>) {
+    let unused = |entry: &Account| entry.open == 0 && entry.refused.is_none() && entry.waiting.is_empty();
+    if accounts.get(account).is_some_and(unused) {
+        accounts.remove(account);
     }
 }
 

@@ -69,6 +69,8 @@ pub(super) struct Reader {
     /// The first uid that was not asked for yet, as a place in the order of `waiting`.
     unasked: Vec<UidSet>,
     flying: VecDeque<Stretch>,
+    /// Something was asked for on this connection: without that nobody would get on who gives way to the others.
+    has_asked: bool,
     /// What is known of those in flight.
     metas: HashMap<Uid, ItemMeta>,
     /// To be asked for alone.
@@ -95,6 +97,7 @@ impl Reader {
             waiting: uids.iter().copied().filter(|uid| *uid > 0).collect(),
             unasked: Vec::new(),
             flying: VecDeque::new(),
+            has_asked: false,
             metas: HashMap::new(),
             alone: BTreeSet::new(),
             current: None,
@@ -151,6 +154,7 @@ impl Reader {
         }
         self.uid_validity = lease.selected.as_ref().map(super::selected::Selected::validity);
         self.lease = Some(lease);
+        self.has_asked = false;
         let asked = self.waiting.iter().copied().filter(|uid| !self.alone.contains(uid));
         let asked: UidSet = asked.collect();
         // Room for the rest of the command.
@@ -169,7 +173,16 @@ impl Reader {
             }
             return self.connect().await;
         }
-        self.ask_more();
+        if self.flying.len() < IN_FLIGHT && !self.unasked.is_empty() {
+            if !self.has_asked || !self.lease.as_ref().is_some_and(Lease::is_waited_for) {
+                self.ask_more();
+            } else if self.flying.is_empty() {
+                // Others have their turn; what is not answered is asked for on the connection that comes after.
+                self.unasked.clear();
+                self.lease = None;
+                return Ok(());
+            }
+        }
         if let Some(stretch) = self.flying.front() {
             let tag = stretch.bodies;
             let Some(lease) = &mut self.lease else { return Ok(()) };
@@ -197,6 +210,7 @@ impl Reader {
             let metas = lease.send(Command::uid_fetch(&uids, &META, FetchChanges::All));
             let bodies = lease.send(Command::uid_fetch(&uids, &BODY, FetchChanges::All));
             self.flying.push_back(Stretch { uids, metas, bodies });
+            self.has_asked = true;
         }
     }
 

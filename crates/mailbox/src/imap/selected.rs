@@ -1,17 +1,12 @@
 //! The folder that a connection has open, and its numbers as the server tells them.
 
 use super::connection::Connection;
-use super::error::{Outcome, refused};
-use crate::{ErrorScope, FolderPath, FolderRef, Uid};
+use super::error::{Failure, Outcome, refused};
+use crate::{ErrorScope, FolderPath, FolderRef, Retry, Uid};
 use rehome_wire::flags::{Flags, SystemFlag};
 use rehome_wire::imap::{
     Answer, Code, Command, Event, FetchChanges, FetchItems, MailboxName, SelectMode, Sync, Tag, Uids,
 };
-use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// UIDVALIDITY for servers that have none, or say 0, which is none (RFC 9051 §2.3.1.1): uids are trusted as they are.
-pub(super) const NO_VALIDITY: u32 = 1;
 
 /// An open folder.
 #[derive(Clone, Debug)]
@@ -56,22 +51,21 @@ impl Selected {
         mode == SelectMode::ReadWrite && self.read_only
     }
 
-    /// UIDVALIDITY. Where uids do not last (UIDNOTSTICKY) it is another one in each run of the program, so that items
-    /// are paired anew.
+    /// UIDVALIDITY; 0 before the folder is open.
     pub(super) fn validity(&self) -> u32 {
-        static RUN: OnceLock<u32> = OnceLock::new();
-        let told = self
-            .uid_validity
-            .filter(|validity| *validity != 0)
-            .unwrap_or(NO_VALIDITY);
-        if !self.not_sticky {
-            return told;
+        self.uid_validity.unwrap_or_default()
+    }
+
+    /// Why its uids name nothing that another session could rely on; none where they do. What was copied once is known by
+    /// uid alone: with uids that name other messages tomorrow, some would be taken for copied that are not.
+    fn why_not_lasting(&self) -> Option<&'static str> {
+        match (self.not_sticky, self.uid_validity) {
+            (true, _) => {
+                Some("the server says that its uids do not last (UIDNOTSTICKY), so it cannot be copied by them")
+            }
+            (false, None) => Some("the server tells no UIDVALIDITY, so it cannot be copied by its uids"),
+            (false, Some(_)) => None,
         }
-        let run = RUN.get_or_init(|| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            now.map_or(1, |since| since.as_secs() as u32)
-        });
-        told.wrapping_add(*run).max(1)
     }
 
     /// HIGHESTMODSEQ at the time of SELECT, where the folder keeps mod-sequences.
@@ -112,7 +106,7 @@ impl Selected {
         match &answer.code {
             // What was told before was about the folder before.
             Some(Code::Closed) => *self = Self::opening(self.name.clone(), self.mode),
-            Some(Code::UidValidity(validity)) => self.uid_validity = Some(*validity),
+            Some(Code::UidValidity(validity)) => self.uid_validity = Some(*validity).filter(|validity| *validity > 0),
             Some(Code::UidNext(uid)) => self.uid_next = Some(*uid).filter(|uid| *uid > 0),
             Some(Code::HighestModSeq(mod_seq)) => {
                 self.highest_mod_seq.get_or_insert(*mod_seq);
@@ -143,12 +137,20 @@ impl Connection {
         self.enabled.contains("QRESYNC") || self.enabled.contains("CONDSTORE")
     }
 
+    /// Refuses folders whose uids do not last, too.
     pub(super) fn end_select(&mut self, path: &FolderPath, answer: &Answer) -> Outcome<()> {
-        if answer.is_ok() {
-            return Ok(());
+        let what = format!("opening folder {path}");
+        if !answer.is_ok() {
+            self.selected = None;
+            return Err(refused(what, answer, ErrorScope::Folder).unless_missing());
         }
-        self.selected = None;
-        Err(refused(format!("opening folder {path}"), answer, ErrorScope::Folder))
+        match self.selected.as_ref().and_then(Selected::why_not_lasting) {
+            None => Ok(()),
+            Some(cause) => {
+                self.selected = None;
+                Err(Failure::ours(what, cause, ErrorScope::Mailbox, Retry::Never))
+            }
+        }
     }
 
     /// Opens a folder unless it is open, and checks its validity.
@@ -191,19 +193,12 @@ impl Connection {
         };
         if mode == SelectMode::ReadWrite && selected.read_only {
             let cause = "the server lets it be read only";
-            return Err(super::error::Failure::ours(
-                what(),
-                cause,
-                ErrorScope::Folder,
-                crate::Retry::Never,
-            ));
+            return Err(Failure::ours(what(), cause, ErrorScope::Folder, Retry::Never));
         }
-        folder
-            .check(selected.validity())
-            .map_err(|error| super::error::Failure {
-                error,
-                kind: super::error::Kind::Ours,
-            })
+        folder.check(selected.validity()).map_err(|error| Failure {
+            error,
+            kind: super::error::Kind::Ours,
+        })
     }
 
     /// UIDNEXT of the open folder: as told, else above its last message.

@@ -35,7 +35,8 @@ pub(super) struct Stamp {
 
 impl Stamp {
     pub(super) fn of(stat: &Stat) -> Self {
-        // The types of these fields differ between systems.
+        // The types of these fields differ with how the system is called: with or without the C library.
+        #[allow(clippy::useless_conversion)]
         let nanoseconds = |value| i64::try_from(value).unwrap_or(0);
         Self {
             inode: stat.st_ino,

@@ -1,21 +1,27 @@
 //! Dovecot's dotlocks, under which `dovecot-uidlist`, `dovecot-keywords` and `subscriptions` change.
 //!
-//! The lock of `F` is the file `F.lock`, made with O_EXCL, holding `pid:host` of its owner. As Dovecot does it, a lock
-//! whose owner is a process of this host is overridden once that process is gone, and only then; any other once
+//! The lock of `F` is the file `F.lock`, which must not be there, holding `pid:host` of its owner. As Dovecot does it, a
+//! lock whose owner is a process of this host is overridden once that process is gone, and only then; any other once
 //! neither the lock nor `F` has changed for 120 seconds. Owners of one process exclude each other in memory first, so
 //! that a lock file with our own pid is left over from an earlier process.
+//!
+//! A power cut leaves two kinds more: a lock older than the system's start, whose pid may be another process by now, and
+//! one that holds nothing, or NUL, because its content never came to the disk. Everyone writes the owner at once, so a
+//! lock without one is overridden after seconds.
 
 use super::folder;
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::process::{Pid, getpid, test_kill_process};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Seconds after which a lock of unknown owner is stale if nothing changed.
 const STALE_SECONDS: i64 = 120;
+/// The same for a lock that holds nothing.
+const EMPTY_STALE_SECONDS: i64 = 2;
 /// How long to wait for a lock: long enough for a stale one to be seen as such.
 const WAIT: Duration = Duration::from_secs(125);
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -113,6 +119,11 @@ impl Drop for Dotlock {
 }
 
 fn create(directory: BorrowedFd<'_>, lock_name: &str, owner: &str) -> io::Result<u64> {
+    match create_whole(directory, lock_name, owner) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {}
+        made => return made,
+    }
+    // A file system without files that have no name yet.
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = std::fs::File::from(rustix::fs::openat(
         directory,
@@ -128,6 +139,17 @@ fn create(directory: BorrowedFd<'_>, lock_name: &str, owner: &str) -> io::Result
         rustix::fs::unlinkat(directory, lock_name, AtFlags::empty())?;
     }
     written
+}
+
+/// The lock gets its name when its owner stands in it: a process that ends in between leaves nothing behind.
+fn create_whole(directory: BorrowedFd<'_>, lock_name: &str, owner: &str) -> io::Result<u64> {
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let nameless = rustix::fs::openat(directory, ".", flags, Mode::from_raw_mode(0o600))?;
+    let mut file = std::fs::File::from(nameless);
+    file.write_all(owner.as_bytes())?;
+    let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::linkat(CWD, itself, directory, lock_name, AtFlags::SYMLINK_FOLLOW)?;
+    Ok(rustix::fs::fstat(&file)?.st_ino)
 }
 
 fn stat(directory: BorrowedFd<'_>, name: &str) -> io::Result<Stat> {
@@ -148,6 +170,7 @@ fn override_stale(directory: BorrowedFd<'_>, file: &str, lock_name: &str) -> io:
         our_host: &host_name(),
         our_pid: getpid().as_raw_nonzero().get(),
         unchanged_seconds: jiff::Timestamp::now().as_second().saturating_sub(changed),
+        is_from_before_start: system_start().is_some_and(|start| seen.st_mtime < start),
     };
     if !state.is_stale(is_alive) {
         return Ok(false);
@@ -172,6 +195,13 @@ fn is_alive(pid: i32) -> bool {
     }
 }
 
+/// When this system was started, in seconds; none where it does not tell.
+fn system_start() -> Option<i64> {
+    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("btime "))?;
+    line.trim().parse().ok()
+}
+
 /// This host's name, as Dovecot has it.
 pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -183,6 +213,7 @@ struct LockState<'a> {
     our_host: &'a str,
     our_pid: i32,
     unchanged_seconds: i64,
+    is_from_before_start: bool,
 }
 
 impl LockState<'_> {
@@ -195,7 +226,8 @@ impl LockState<'_> {
             .and_then(|(pid, _)| pid.parse().ok())
             .filter(|pid| *pid > 0);
         match pid {
-            Some(pid) => pid == self.our_pid || !is_alive(pid),
+            Some(pid) => pid == self.our_pid || self.is_from_before_start || !is_alive(pid),
+            None if self.content.iter().all(|octet| *octet == 0) => self.unchanged_seconds > EMPTY_STALE_SECONDS,
             None => self.unchanged_seconds > STALE_SECONDS,
         }
     }
@@ -208,21 +240,26 @@ mod tests {
     #[test]
     fn when_a_lock_is_stale() {
         let rows = [
-            ("7:here", 0, true),
-            ("8:here", 1000, false),
-            ("9:here", 0, true),
-            ("9:there", 120, false),
-            ("9:there", 121, true),
-            ("", 5, false),
-            ("", 121, true),
-            ("x:here", 121, true),
+            ("7:here", 0, false, true),
+            ("8:here", 1000, false, false),
+            ("8:here", 1000, true, true),
+            ("9:here", 0, false, true),
+            ("9:there", 120, true, false),
+            ("9:there", 121, false, true),
+            ("", 2, false, false),
+            ("", 3, false, true),
+            ("\0\0\0", 2, false, false),
+            ("\0\0\0", 3, false, true),
+            ("x:here", 120, false, false),
+            ("x:here", 121, false, true),
         ];
-        for (content, unchanged_seconds, stale) in rows {
+        for (content, unchanged_seconds, is_from_before_start, stale) in rows {
             let state = LockState {
                 content: content.as_bytes(),
                 our_host: "here",
                 our_pid: 7,
                 unchanged_seconds,
+                is_from_before_start,
             };
             assert_eq!(state.is_stale(|pid| pid == 8), stale, "{content} {unchanged_seconds}");
         }
@@ -253,6 +290,33 @@ mod tests {
         });
         assert_eq!(count.lock().unwrap().1, 80);
         assert!(!lock_file.exists());
+    }
+
+    /// A process that ended between making its lock and writing itself into it kept a folder closed for two minutes.
+    #[test]
+    fn a_lock_never_stands_without_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = std::fs::File::open(folder.path()).unwrap();
+        let lock_file = folder.path().join("list.lock");
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut seen = 0;
+                while !ended.load(std::sync::atomic::Ordering::SeqCst) {
+                    if let Ok(content) = std::fs::read(&lock_file) {
+                        assert_ne!(content, b"", "nobody stands in it");
+                        seen += 1;
+                    }
+                }
+                seen
+            });
+            let started = Instant::now();
+            while !reader.is_finished() && started.elapsed() < Duration::from_millis(300) {
+                drop(Dotlock::acquire(directory.as_fd(), "list").unwrap());
+            }
+            ended.store(true, std::sync::atomic::Ordering::SeqCst);
+            assert!(reader.join().unwrap() > 0, "it was seen");
+        });
     }
 
     #[test]

@@ -202,8 +202,10 @@ fn add_lines(directory: BorrowedFd<'_>, stamp: Stamp, lines: &[u8]) -> io::Resul
 
 /// A file's time of last change.
 fn modified(stat: &Stat) -> Time {
-    // The types of these fields differ between systems.
-    (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0))
+    // The type depends on how the system is called: with or without the C library.
+    #[allow(clippy::useless_conversion)]
+    let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    (stat.st_mtime, nanoseconds)
 }
 
 /// Calls `each` with a directory's names and their types, `.` and `..` apart.

@@ -30,6 +30,8 @@ mod write;
 
 pub mod adopt;
 pub mod deliver;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod place;
 
 use crate::{

@@ -31,18 +31,10 @@ impl Staging {
 }
 
 fn make(staging: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
     if std::fs::symlink_metadata(staging).is_ok_and(|metadata| metadata.is_dir()) {
         return Ok(());
     }
-    if let Some(parent) = staging.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-    }
-    match std::fs::DirBuilder::new().mode(0o700).create(staging) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    sync_parent(staging)?;
+    make_directories(staging, 0o700)?;
     rehome_fault::step("maildir.staging");
     Ok(())
 }
@@ -56,6 +48,52 @@ pub fn show(staging: &Path, served: &Path) -> io::Result<()> {
 /// Takes a served mailbox out of its place, durably. Done already is success; errors as for [`show`]. Blocking, short.
 pub fn close(served: &Path, closed: &Path) -> io::Result<()> {
     move_directory(served, closed, "maildir.close")
+}
+
+/// Makes `copy` a copy of the closed mailbox `closed`, in place of what is there, durably: messages are links to the same
+/// files, which are never changed but replaced, everything else is copied. Blocking, as long as there are messages.
+pub fn copy_linked(closed: &Path, copy: &Path) -> io::Result<()> {
+    if !std::fs::symlink_metadata(closed)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    let name = copy.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    // Beside it, so that half a copy is never taken for a whole one.
+    let fresh = copy.with_file_name(format!(".{name}.copying"));
+    for old in [&fresh, &copy.to_owned()] {
+        match std::fs::remove_dir_all(old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    copy_directory(closed, &fresh, false)?;
+    std::fs::rename(&fresh, copy)?;
+    sync_parent(copy)?;
+    rehome_fault::step("maildir.copied");
+    Ok(())
+}
+
+fn copy_directory(from: &Path, to: &Path, messages: bool) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().mode(0o700).create(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (name, kind) = (entry.file_name(), entry.file_type()?);
+        let target = to.join(&name);
+        if kind.is_dir() {
+            // What was under way when it was closed was never delivered.
+            if name == "tmp" {
+                std::fs::DirBuilder::new().mode(0o700).create(&target)?;
+            } else {
+                copy_directory(&entry.path(), &target, name == "cur" || name == "new")?;
+            }
+        } else if kind.is_file() && messages {
+            std::fs::hard_link(entry.path(), &target)?;
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), &target)?;
+            File::open(&target)?.sync_all()?;
+        }
+    }
+    File::open(to)?.sync_all()
 }
 
 fn move_directory(from: &Path, to: &Path, step: &'static str) -> io::Result<()> {
@@ -81,7 +119,7 @@ fn move_directory(from: &Path, to: &Path, step: &'static str) -> io::Result<()> 
         (false, true) => sync_both(from, to),
         (true, false) => {
             if let Some(parent) = to.parent() {
-                std::fs::create_dir_all(parent)?;
+                make_directories(parent, 0o777)?;
             }
             rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?;
             sync_both(from, to)?;
@@ -89,6 +127,23 @@ fn move_directory(from: &Path, to: &Path, step: &'static str) -> io::Result<()> 
             Ok(())
         }
     }
+}
+
+/// Makes a directory with those that lead to it, as far as they are missing. Each is on the disk before the next is made: what
+/// is synced in a directory is lost with the directory's own entry. Blocking, short.
+pub fn make_directories(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if path.as_os_str().is_empty() || std::fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_directories(parent, mode)?;
+    }
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    sync_parent(path)
 }
 
 fn sync_both(from: &Path, to: &Path) -> io::Result<()> {
@@ -280,5 +335,48 @@ mod tests {
             MailboxLock::shared(&folder.path().join("no/lock"), long).await,
             Err(LockError::File { .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_closed_contents_changes_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (closed, copy) = (folder.path().join("closed"), folder.path().join("staging/move"));
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        let inbox = FolderPath::inbox();
+        let mailbox = Staging::open(&closed).await.unwrap();
+        mailbox.create_folder(&inbox, &NewFolder::default()).await.unwrap();
+        mailbox
+            .create_folder(&FolderPath(vec!["Sent".into()]), &NewFolder::default())
+            .await
+            .unwrap();
+        std::fs::write(closed.join("cur/1.a:2,S"), b"one\r\n").unwrap();
+        std::fs::write(closed.join(".Sent/cur/2.b:2,"), b"two\r\n").unwrap();
+        std::fs::write(closed.join("tmp/3.c"), b"half").unwrap();
+        let before = mailbox.list(&inbox, None).await.unwrap();
+        // Over what an interrupted copy left.
+        for _ in 0..2 {
+            copy_linked(&closed, &copy).unwrap();
+            std::fs::write(copy.join("cur/rest"), b"x").unwrap();
+        }
+        copy_linked(&closed, &copy).unwrap();
+        let copied = MaildirMailbox::open(&copy).await.unwrap();
+        let after = copied.list(&inbox, None).await.unwrap();
+        assert_eq!((after.status, &after.items), (before.status, &before.items));
+        assert_eq!(copied.folders().await.unwrap().len(), 2);
+        assert!(std::fs::read_dir(copy.join("tmp")).unwrap().next().is_none());
+        let uid = after.items[0].uid;
+        let at = crate::FolderRef::new(&inbox, after.status.uid_validity);
+        let flagged = rehome_wire::flags::Flags::from_names(["\\Flagged"]);
+        copied.set_flags(at, &[(uid, flagged)]).await.unwrap();
+        copied.remove(at, &[uid]).await.unwrap();
+        drop(mailbox);
+        let kept = MaildirMailbox::open(&closed)
+            .await
+            .unwrap()
+            .list(&inbox, None)
+            .await
+            .unwrap();
+        assert_eq!(kept.items, before.items, "what is kept stays as it was");
+        assert!(copy_linked(&folder.path().join("none"), &copy).is_err());
     }
 }

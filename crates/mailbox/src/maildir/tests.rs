@@ -116,6 +116,43 @@ async fn files_from_elsewhere_get_uids_where_they_lie() {
     assert_eq!(length, Some(1), "measured, not taken from the name");
 }
 
+/// Whatever a file is called, it is an item with all of its octets; what its name claims is not believed.
+#[tokio::test]
+async fn names_of_every_kind() {
+    use std::os::unix::ffi::OsStrExt;
+    let (mailbox, root) = mailbox().await;
+    let long = format!("1009.{}:2,S", "x".repeat(240));
+    let rows: [(&[u8], &[&str]); 10] = [
+        (b"1000.plain", &[]),
+        (b"1001.empty:2,", &[]),
+        (b"1002.twice:2,SSF", &["\\Flagged", "\\Seen"]),
+        (b"1003.unknown:2,SX9?", &["\\Seen"]),
+        (b"1004.experimental:1,S", &[]),
+        (b"1005.lies,S=99999,W=1:2,S", &["\\Seen"]),
+        (b"1006.lies,S=0:2,R", &["\\Answered"]),
+        (b"1007.unmapped:2,Sabz", &["\\Seen"]),
+        (b"1008.oct\xffets:2,S", &["\\Seen"]),
+        (long.as_bytes(), &["\\Seen"]),
+    ];
+    for (name, _) in rows {
+        let file = root.path().join("cur").join(std::ffi::OsStr::from_bytes(name));
+        fs::write(file, [b"Subject: x\n\n", name].concat()).unwrap();
+    }
+    fs::create_dir(root.path().join("cur/1010.folder:2,S")).unwrap();
+    let listing = mailbox.list(&FolderPath::inbox(), None).await.unwrap();
+    assert_eq!(listing.items.len(), rows.len());
+    for (meta, (name, flags)) in listing.items.iter().zip(rows) {
+        let shown = String::from_utf8_lossy(name);
+        let expected = [b"Subject: x\n\n", name].concat();
+        assert_eq!(meta.flags, Flags::from_names(flags), "{shown}");
+        assert_eq!(octets(&mailbox, meta.uid).await.unwrap(), expected, "{shown}");
+        assert!(
+            meta.length_hint.is_none_or(|hint| hint == expected.len() as u64),
+            "{shown}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_zero_octet_item_is_written() {
     let (mailbox, _root) = mailbox().await;

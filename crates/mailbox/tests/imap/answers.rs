@@ -151,7 +151,10 @@ async fn refusals_to_open_a_folder() {
         ("NO Mailbox does not exist", ErrorScope::Folder, Retry::Never),
         ("NO [INUSE] busy", ErrorScope::Folder, Retry::After(30)),
         ("NO [UNAVAILABLE] later", ErrorScope::Mailbox, Retry::After(60)),
-        ("NO [NOPERM] no", ErrorScope::Folder, Retry::Never),
+        // Refused for good is not missing: it would look removed.
+        ("NO [NOPERM] no", ErrorScope::Mailbox, Retry::Never),
+        ("NO [CANNOT] no", ErrorScope::Mailbox, Retry::Never),
+        ("BAD what?", ErrorScope::Mailbox, Retry::Never),
         (
             "BAD User is authenticated but not connected.",
             ErrorScope::Mailbox,

@@ -10,6 +10,8 @@ mod rounds;
 mod script;
 mod servers;
 mod sign_in;
+mod torture;
+mod turns;
 
 use rehome_mailbox::imap::{Security, ServerSettings, SignIn};
 use std::sync::Arc;

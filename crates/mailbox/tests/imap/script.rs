@@ -4,6 +4,9 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+/// Between two octets of a slow answer.
+pub const SLOW: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// What is said to a command that begins so; each row serves once unless it is for ever.
 struct Row {
     command: &'static str,
@@ -11,8 +14,8 @@ struct Row {
     forever: bool,
 }
 
-/// A table of answers. In them `{tag}` is the command's tag, `{close}` closes the connection there, and `{stall}`
-/// keeps it open without another octet.
+/// A table of answers. In them `{tag}` is the command's tag, `{close}` closes the connection there, `{stall}` keeps it
+/// open without another octet, and what is behind `{slow}` comes octet by octet.
 pub struct Script {
     greeting: String,
     capabilities: String,
@@ -164,6 +167,19 @@ async fn say(stream: &mut BufReader<TcpStream>, answer: &str) -> bool {
         .chars()
         .map(|character| u8::try_from(u32::from(character)).unwrap())
         .collect();
+    if let Some(at) = octets.windows(6).position(|window| window == b"{slow}") {
+        let stream = stream.get_mut();
+        if stream.write_all(&octets[..at]).await.is_err() {
+            return false;
+        }
+        for octet in &octets[at + 6..] {
+            tokio::time::sleep(SLOW).await;
+            if stream.write_all(&[*octet]).await.is_err() {
+                return false;
+            }
+        }
+        return true;
+    }
     for (marker, goes_on) in [(&b"{close}"[..], false), (b"{stall}", true)] {
         if let Some(at) = octets.windows(marker.len()).position(|window| window == marker) {
             let written = stream.get_mut().write_all(&octets[..at]).await;
