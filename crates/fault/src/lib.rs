@@ -1,4 +1,5 @@
-//! Names and counts durable steps, and may stop the process at one; empty without the flag `fault-injection`.
+//! Names and counts durable steps, may stop the process at one, and says which mistakes a test has planted; empty
+//! without the flag `fault-injection`.
 //!
 //! Never: do anything else.
 
@@ -15,13 +16,43 @@ pub fn step(name: &'static str) {
     let _ = name;
 }
 
+/// Whether the mistake `name` (`room.what`) is to be made on purpose, so that a test can show that it would be found.
+///
+/// With the feature `fault-injection`: true where `REHOME_PLANT` names it (several names are separated by commas), read
+/// once in the process's life. Without it: always false, at compile time, so that nothing of the mistake is in a release.
+#[inline]
+#[must_use]
+#[cfg(feature = "fault-injection")]
+pub fn planted(name: &'static str) -> bool {
+    injection::planted(name)
+}
+
+/// Whether the mistake `name` (`room.what`) is to be made on purpose: never, without the feature `fault-injection`.
+#[inline]
+#[must_use]
+#[cfg(not(feature = "fault-injection"))]
+pub const fn planted(name: &'static str) -> bool {
+    let _ = name;
+    false
+}
+
 #[cfg(feature = "fault-injection")]
 mod injection {
     use std::io::Write;
+    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     static STEPS: AtomicU64 = AtomicU64::new(0);
     static NAMED: AtomicU64 = AtomicU64::new(0);
+    static PLANTED: OnceLock<Vec<String>> = OnceLock::new();
+
+    pub(super) fn planted(name: &'static str) -> bool {
+        let names = PLANTED.get_or_init(|| {
+            let names = std::env::var("REHOME_PLANT").unwrap_or_default();
+            names.split(',').map(|name| name.trim().to_owned()).collect()
+        });
+        names.iter().any(|planted| planted == name)
+    }
 
     fn number(variable: &str) -> Option<u64> {
         std::env::var(variable).ok()?.parse().ok()

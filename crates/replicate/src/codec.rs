@@ -16,7 +16,12 @@ pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
     pub(crate) fn new() -> Self {
-        Self(vec![VERSION])
+        Self::of(VERSION)
+    }
+
+    /// A chunk of another version.
+    pub(crate) fn of(version: u8) -> Self {
+        Self(vec![version])
     }
 
     pub(crate) fn finish(self) -> Vec<u8> {
@@ -93,9 +98,14 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Begins to read a chunk and checks its version octet.
     pub(crate) fn new(what: &'static str, octets: &'a [u8]) -> Result<Self, LedgerError> {
+        Self::up_to(VERSION, what, octets).map(|(reader, _)| reader)
+    }
+
+    /// Begins to read a chunk of any version up to `newest`, which it returns.
+    pub(crate) fn up_to(newest: u8, what: &'static str, octets: &'a [u8]) -> Result<(Self, u8), LedgerError> {
         let mut reader = Self { what, rest: octets };
         match reader.u8()? {
-            VERSION => Ok(reader),
+            version if (VERSION..=newest).contains(&version) => Ok((reader, version)),
             version => Err(reader.damaged(format!("version {version} is not known"))),
         }
     }

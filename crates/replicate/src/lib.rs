@@ -16,15 +16,23 @@ pub mod link;
 pub mod notes;
 pub mod proof;
 mod reading;
+pub mod receipt;
+#[cfg(test)]
+mod repeatable;
 pub mod report;
+mod returning;
 pub mod storage;
 
 pub use error::PassError;
 pub use exporter::{ExportError, Exporter, RootListing, SourceRoot};
-pub use importer::{ImportSettings, Importer, PassKind, PassOutcome, Progress, SweepOutcome, TargetRoot, report_of};
+pub use importer::{
+    ImportSettings, Importer, PassKind, PassOutcome, Progress, SkippedItems, SweepOutcome, TargetRoot, report_of,
+};
+pub use ledger::{Pair, PairedFolder, PairsFrom, PairsPage, pairs_page};
 pub use link::{LinkError, OctetStream, SourceLink, SweepFolder};
 pub use proof::{Exception, ExceptionKind, Held};
-pub use report::{Report, ReportItem, ReportKind, Side};
+pub use report::{Heading, OtherName, Report, ReportClass, ReportItem, ReportKind, Side};
+pub use returning::{Kept, PairSource, begin_return};
 pub use storage::{Change, ChunkKey, ChunkKind, ChunkStorage, StorageError};
 
 // What the link speaks of, for those who carry it and may not know `mailbox`.

@@ -118,6 +118,11 @@ impl FolderRoot {
         self.tree.push(hash);
     }
 
+    /// How many leaves were pushed, and the root over them.
+    pub(crate) fn count_and_root(&self) -> (u64, Digest) {
+        (self.tree.count(), self.tree.root())
+    }
+
     pub(crate) fn record(&mut self, record: &Record) {
         let Record {
             uid,

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Most items of one mailbox that are kept, 16 octets each.
+/// Most items of one mailbox that are kept, 24 octets each.
 const MAX_ITEMS: usize = 4_000_000;
 
 /// One item.
@@ -18,6 +18,14 @@ pub(super) struct Entry {
     /// Its flags: a place in [`FlagSets`].
     set: u32,
     pub(super) received: i64,
+    /// The platform's hint at its length, below 4 GiB.
+    length: Option<u32>,
+}
+
+impl Entry {
+    pub(super) fn length_hint(&self) -> Option<u64> {
+        self.length.map(u64::from)
+    }
 }
 
 /// The sets of flags that items have, in the form that leaves hold.
@@ -76,6 +84,7 @@ impl Items {
             uid: meta.uid,
             set: self.sets.place(&meta.flags),
             received: meta.received,
+            length: meta.length_hint.and_then(|length| u32::try_from(length).ok()),
         }
     }
 

@@ -94,12 +94,17 @@ impl Exporter {
         }
     }
 
-    /// All folders with their numbers.
+    /// All folders with their numbers. The notes follow those that have another name since the last time.
     ///
     /// # Errors
     /// [`ExportError::Mailbox`].
     pub async fn folders(&self) -> Result<Vec<Folder>, ExportError> {
-        self.inner.mailbox.folders().await.map_err(ExportError::Mailbox)
+        let folders = self.inner.mailbox.folders().await.map_err(ExportError::Mailbox)?;
+        // Notes that do not follow cost reading again, and nothing else.
+        if let Err(error) = self.inner.with_notes(async |notes| notes.follow(&folders).await).await {
+            tracing::warn!(%error, "the notes do not follow the folders' names");
+        }
+        Ok(folders)
     }
 
     /// How many requests for items are worth having open at once: as many as the platform works on.

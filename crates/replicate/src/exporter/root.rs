@@ -5,10 +5,12 @@ use super::{
     mirror::{Entry, Items, Mirror},
 };
 use crate::{
-    ledger::CHUNK_SHIFT,
-    notes::Note,
+    compare::item_agrees,
+    ledger::{CHUNK_SHIFT, LedgerError},
+    notes::{Note, Seen},
     proof::{Exception, ExceptionKind, FolderRoot, RootBuilder},
     reading::{ReadOutcome, read_digests},
+    receipt::{LeafWriter, PartSink, head_octets},
 };
 use futures_util::{StreamExt, stream};
 use rehome_mailbox::{Folder, FolderPath, FolderRef};
@@ -45,6 +47,19 @@ impl Exporter {
         exceptions: &[Exception],
         approved: bool,
     ) -> Result<(SourceRoot, RootListing), ExportError> {
+        self.source_root_with_leaves(exceptions, approved, None).await
+    }
+
+    /// [`Self::source_root_unstored`], which gives every leaf to `leaves` as well, in the form in which receipts keep them.
+    ///
+    /// # Errors
+    /// As that, and [`ExportError::Notes`] where the leaves are not taken.
+    pub async fn source_root_with_leaves(
+        &self,
+        exceptions: &[Exception],
+        approved: bool,
+        leaves: Option<&mut dyn PartSink>,
+    ) -> Result<(SourceRoot, RootListing), ExportError> {
         if !exceptions.is_empty() && !approved {
             return Err(ExportError::NotApproved {
                 count: exceptions.len(),
@@ -55,7 +70,9 @@ impl Exporter {
         let mut listing_digest = Digester::new();
         let mut listed = Vec::new();
         let mut skipped = 0;
-        let folders: Vec<Folder> = self.folders().await?.into_iter().filter(|f| f.selectable).collect();
+        let mut folders: Vec<Folder> = self.folders().await?.into_iter().filter(|f| f.selectable).collect();
+        folders.sort_by_cached_key(|folder| head_octets(&folder.path.0, 0));
+        let mut leaves = leaves.map(LeafWriter::new);
         let now: Vec<_> = folders.iter().map(|folder| self.inner.as_it_is_now(folder)).collect();
         let mut now = stream::iter(now).buffered(self.folders_at_once());
         for folder in &folders {
@@ -64,14 +81,23 @@ impl Exporter {
             let uid_validity = mirror.status.uid_validity;
             let left_out = excepted.take(&folder.path, &mirror.items)?;
             skipped += left_out.len() as u64;
+            if let Some(leaves) = &mut leaves {
+                leaves.folder(&folder.path.0, uid_validity);
+            }
             let folder_root = self
                 .inner
-                .folder_root(&folder.path, &mirror, &left_out, &mut listing_digest)
+                .folder_root(&folder.path, &mirror, &left_out, (&mut listing_digest, leaves.as_mut()))
                 .await?;
+            if let Some(leaves) = &mut leaves {
+                leaves.folder_end(&folder_root).await.map_err(LedgerError::from)?;
+            }
             root.folder(&folder.path.0, uid_validity, &folder_root);
             listed.push((folder.path.clone(), uid_validity, mirror.items.uids()));
         }
         excepted.finish()?;
+        if let Some(leaves) = leaves {
+            leaves.finish().await.map_err(LedgerError::from)?;
+        }
         let root = SourceRoot {
             folders: root.folders(),
             items: root.items,
@@ -134,7 +160,7 @@ impl Inner {
         path: &FolderPath,
         mirror: &Mirror,
         left_out: &BTreeSet<u32>,
-        listing_digest: &mut Digester,
+        (listing_digest, mut leaves): (&mut Digester, Option<&mut LeafWriter<'_>>),
     ) -> Result<FolderRoot, ExportError> {
         let (items, uid_validity) = (&mirror.items, mirror.status.uid_validity);
         let (no_flags, nothing) = (Flags::default(), Digest::of(b""));
@@ -171,6 +197,9 @@ impl Inner {
                     octets.clear();
                     write_leaf(&leaf, items.flags(entry), &mut octets);
                     root.leaf_hash(note.length, hash_of_leaf_octets(&octets));
+                    if let Some(leaves) = &mut leaves {
+                        leaves.leaf(&octets).await.map_err(LedgerError::from)?;
+                    }
                 }
             }
         }
@@ -186,12 +215,18 @@ impl Inner {
         left_out: &BTreeSet<u32>,
     ) -> Result<Vec<(u32, Note)>, ExportError> {
         let chunk = entries[0].uid >> CHUNK_SHIFT;
-        let mut notes = self
+        let (mut notes, doubtful) = self
             .with_notes(async |notes| match notes.number(path, uid_validity) {
-                Some(number) => notes.chunk(number, chunk).await,
-                None => Ok(Vec::new()),
+                Some(number) => Ok((notes.chunk(number, chunk).await?, notes.is_doubtful(number))),
+                None => Ok((Vec::new(), false)),
             })
             .await?;
+        if doubtful {
+            notes.retain(|(uid, note)| {
+                let entry = entries.binary_search_by_key(uid, |entry| entry.uid);
+                entry.is_ok_and(|at| is_still(note, &entries[at]))
+            });
+        }
         let noted = |uid: u32| notes.binary_search_by_key(&uid, |(uid, _)| *uid).is_ok();
         let uids = entries.iter().map(|entry| entry.uid);
         let missing: Vec<u32> = uids.filter(|uid| !left_out.contains(uid) && !noted(*uid)).collect();
@@ -203,6 +238,13 @@ impl Inner {
         for uids in missing.chunks(READ_BATCH) {
             self.digest_items(FolderRef::new(path, uid_validity), uids, &mut read)
                 .await?;
+        }
+        for (uid, note) in &mut read {
+            let entry = entries.binary_search_by_key(uid, |entry| entry.uid);
+            note.seen = entry.ok().map(|at| Seen {
+                received: entries[at].received,
+                length_hint: entries[at].length_hint(),
+            });
         }
         self.with_notes(async |held| held.put(path, uid_validity, &read).await)
             .await?;
@@ -223,7 +265,8 @@ impl Inner {
         for (uid, outcome) in read {
             match outcome {
                 ReadOutcome::Octets { length, digest } => {
-                    notes.insert(uid, Note { length, digest });
+                    let seen = None;
+                    notes.insert(uid, Note { length, digest, seen });
                 }
                 ReadOutcome::Gone | ReadOutcome::Failed(_) => {
                     return Err(ExportError::Unreadable {
@@ -235,6 +278,13 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Whether the listed item looks like the one that was noted. A note that does not say how that looked proves nothing.
+fn is_still(note: &Note, entry: &Entry) -> bool {
+    note.seen.is_some_and(|Seen { received, length_hint }| {
+        item_agrees((length_hint, received), (entry.length_hint(), entry.received))
+    })
 }
 
 /// The exceptions by folder, taken folder by folder.

@@ -2,7 +2,7 @@
 
 use super::{ExportError, Inner, Sender};
 use crate::{
-    notes::Note,
+    notes::{Note, Seen},
     reading::{Serving, out_of_order},
 };
 use bytes::{Bytes, BytesMut};
@@ -198,6 +198,7 @@ impl Inner {
         let mut frames = FrameSender::new(sender);
         let (mut items, mut gone, mut failed) = (0, 0, 0);
         let mut current: Option<Serving> = None;
+        let mut seen = None;
         loop {
             let event = match begun {
                 // The first one may have to wait for a connection.
@@ -214,6 +215,10 @@ impl Inner {
             match (event, current.take()) {
                 (ReadEvent::Item(meta), None) => {
                     current = Some(Serving::new(meta.uid));
+                    seen = Some(Seen {
+                        received: meta.received,
+                        length_hint: meta.length_hint,
+                    });
                     frames.send(&Frame::Item(header(meta))).await?;
                 }
                 (ReadEvent::Octets(mut raw), Some(mut item)) => {
@@ -230,7 +235,8 @@ impl Inner {
                         length,
                         altered: line_ends_only,
                     } = report;
-                    served.insert(uid, Note { length, digest });
+                    let seen = seen.take();
+                    served.insert(uid, Note { length, digest, seen });
                     frames
                         .send(&Frame::Trailer(ItemTrailer {
                             length,

@@ -6,7 +6,7 @@ use crate::{
     error::PassError,
     ledger::{CHUNK_SHIFT, Changes, FolderEntry, FolderState, Ledger, Octets, ReadBack, Record, UidMap, Window},
     reading::{ReadOutcome, read_digests},
-    report::{ReportItem, ReportKind},
+    report::{Heading, ReportItem, ReportKind},
 };
 use rehome_mailbox::{Appended, ErrorScope, FolderRef, ItemKey, MailboxError, NewItem, Retry};
 use rehome_wire::{digest::Digest, flags::Flags, uid_set::UidSet};
@@ -74,8 +74,13 @@ impl FolderWork {
             paired: Vec::new(),
         };
         for item in items {
-            let waiting = self.waiting.get_mut(&item.record.digest);
-            match waiting.and_then(VecDeque::pop_front) {
+            let waiting = self.waiting.get_mut(&item.record.digest).and_then(|waiting| {
+                // Of equal ones that of the same date, so that none has to be copied or reported for its date.
+                let same = |held: &Waiting| held.record.received == item.record.received;
+                let at = waiting.iter().position(same).unwrap_or(0);
+                waiting.remove(at)
+            });
+            match waiting {
                 Some(waiting) => lot.paired.push((item, waiting)),
                 None => lot.items.push(item),
             }
@@ -215,7 +220,7 @@ impl Work<'_> {
         let dropped = self.set_target_flags(folder.on_target(), &flags).await?;
         let about = lot.paired.iter().filter_map(|(item, waiting)| {
             let keywords = dropped.get(&waiting.target_uid)?;
-            Some(self.dropped_keywords(folder.number, &item.record, item.subject.clone(), keywords))
+            Some(self.dropped_keywords(folder.number, &item.record, item.heading.clone(), keywords))
         });
         let reports = about.collect::<Result<_, _>>()?;
         let news: Vec<NewItem> = lot
@@ -356,7 +361,7 @@ impl Work<'_> {
         &self,
         number: u32,
         record: &Record,
-        subject: Option<String>,
+        heading: Heading,
         keywords: &[String],
     ) -> Result<ReportItem, PassError> {
         let reason = format!("the target cannot keep the keywords {}", keywords.join(" "));
@@ -364,8 +369,7 @@ impl Work<'_> {
         Ok(ReportItem {
             size: Some(record.length),
             received: Some(record.received),
-            subject,
-            ..item
+            ..item.headed(heading)
         })
     }
 

@@ -5,7 +5,7 @@ use crate::{
     error::PassError,
     ledger::{Changes, FolderEntry, FolderState, KeywordTable, Octets},
 };
-use rehome_mailbox::{Folder, FolderIdentity, FolderPath, NewFolder};
+use rehome_mailbox::{Folder, FolderPath};
 
 impl Work<'_> {
     /// New folders: an intent for all of them, then each, then their numbers.
@@ -14,12 +14,16 @@ impl Work<'_> {
         for job in jobs.iter_mut().filter(|job| job.reset.is_none()) {
             let folder = &folders[job.source];
             let validity = job.listed.head.validity;
-            let target_path = match job.number {
-                Some(number) if self.ledger.folder(number)?.state != FolderState::Creating => continue,
-                Some(_) | None => self.target_path_for(folder).await?,
+            let held = job.number.map(|number| self.ledger.folder(number)).transpose()?;
+            let (target_path, other_name) = match held {
+                Some(held) if held.state != FolderState::Creating => continue,
+                // It may have been made under that.
+                Some(held) if held.other_name => (held.target_path.clone(), true),
+                Some(_) | None => (self.target_path_for(folder).await?, false),
             };
             let new = |number| FolderEntry {
                 target_path,
+                other_name,
                 ..new_entry(number, folder, validity)
             };
             let number = match job.number {
@@ -41,47 +45,8 @@ impl Work<'_> {
             changes
         };
         self.ledger.write(changes(), "replicate.folders_creating").await?;
-        for (number, uid_next) in &creating {
-            self.create_folder(*number, *uid_next).await?;
-        }
+        self.create_all(&creating).await?;
         Ok(self.ledger.write(changes(), "replicate.folders_created").await?)
-    }
-
-    /// Makes one folder and takes its numbers. Uids are kept only in a folder that is empty and has the source's validity.
-    pub(super) async fn create_folder(&self, number: u32, uid_next: u32) -> Result<(), PassError> {
-        let entry = self.ledger.folder(number)?;
-        let keep = self.settings.given_uids && self.capabilities.given_uids && !self.is_live();
-        let identity = keep.then_some(FolderIdentity {
-            uid_validity: entry.source_validity,
-            uid_next,
-        });
-        // A folder that is in use already stays as its user has it.
-        let held = match self.mode {
-            Mode::Hidden | Mode::Sweep => None,
-            Mode::Live => self.target_status(&entry.target_path).await?,
-        };
-        let status = match held {
-            Some(status) => status,
-            None => {
-                let new = NewFolder {
-                    special_use: entry.special_use,
-                    subscribed: entry.subscribed,
-                    identity,
-                };
-                self.guard()?;
-                let made = self.target.create_folder(&entry.target_path, &new).await;
-                let status = made.map_err(PassError::Target)?;
-                self.note_target_folder(&entry.target_path, Some(status)).await;
-                self.outcome().folders_created += 1;
-                status
-            }
-        };
-        self.ledger.edit(number, |entry| {
-            entry.target_validity = status.uid_validity;
-            entry.given_uids = keep && status.uid_validity == entry.source_validity && status.exists == 0;
-            entry.state = FolderState::Active;
-        })?;
-        Ok(())
     }
 
     /// Folders with another validity: the target folder stays, under a new number; the items of the old one wait in it.
@@ -100,6 +65,7 @@ impl Work<'_> {
             state: FolderState::Active,
             target_path: held.target_path.clone(),
             target_validity: held.target_validity,
+            other_name: held.other_name,
             ..new_entry(number, folder, validity)
         })?;
         self.ledger.edit(old, |entry| {
@@ -114,6 +80,11 @@ impl Work<'_> {
     }
 
     pub(super) async fn remove_vanished(&self, number: u32) -> Result<(), PassError> {
+        let made = self.ledger.folder(number)?.state != FolderState::Creating;
+        if !made && !self.beside(number)?.is_empty() {
+            // What is there is another one's.
+            return self.forget_folders(&[number], "replicate.folder_removed").await;
+        }
         self.ledger.edit(number, |entry| entry.state = FolderState::Removing)?;
         let mut changes = Changes::default();
         changes.folder(number);
@@ -123,10 +94,11 @@ impl Work<'_> {
 
     /// Removes a folder that is marked as being removed, and everything that the ledger knows of it.
     pub(super) async fn remove_target_folder(&self, number: u32) -> Result<(), PassError> {
-        let path = self.ledger.folder(number)?.target_path.clone();
-        self.guard()?;
-        self.target.remove_folder(&path).await.map_err(PassError::Target)?;
-        self.note_target_folder(&path, None).await;
+        for path in self.lies_at(number).await? {
+            self.guard()?;
+            self.target.remove_folder(&path).await.map_err(PassError::Target)?;
+            self.note_target_folder(&path, None).await;
+        }
         self.outcome().folders_removed += 1;
         let mut numbers = self.beside(number)?;
         numbers.push(number);
@@ -179,7 +151,7 @@ impl Work<'_> {
     }
 }
 
-pub(super) fn new_entry(number: u32, folder: &Folder, source_validity: u32) -> FolderEntry {
+pub(crate) fn new_entry(number: u32, folder: &Folder, source_validity: u32) -> FolderEntry {
     FolderEntry {
         number,
         state: FolderState::Creating,
@@ -199,5 +171,6 @@ pub(super) fn new_entry(number: u32, folder: &Folder, source_validity: u32) -> F
         verified: None,
         source_mailbox_id: folder.mailbox_id.clone(),
         renaming_to: None,
+        other_name: false,
     }
 }

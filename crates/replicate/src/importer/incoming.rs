@@ -7,7 +7,7 @@ use super::{
 use crate::{
     error::PassError,
     ledger::Record,
-    report::{self, ReportItem},
+    report::{self, Heading, ReportClass, ReportItem},
 };
 use bytes::Bytes;
 use rehome_mailbox::{Body, MailboxError};
@@ -17,8 +17,8 @@ use tokio::{io::AsyncWriteExt, sync::OwnedMutexGuard};
 
 /// No larger item is taken at all: 4 GiB, less what else may be in the spool folder.
 pub(super) const MAX_ITEM: u64 = (4 * 1024 - 64) * 1024 * 1024;
-/// Octets of an item in which its subject is looked for.
-const SUBJECT_WITHIN: usize = 64 * 1024;
+/// Octets of an item in which its header is looked for.
+pub(super) const HEADING_WITHIN: usize = 64 * 1024;
 /// Octets set aside for an item of unknown length.
 const UNKNOWN_ITEM: usize = 64 * 1024;
 /// Years 0 to 9999: what every platform can write as a date.
@@ -43,7 +43,7 @@ impl Drop for SpoolFile {
 pub(super) struct Ready {
     pub(super) record: Record,
     pub(super) body: Body,
-    pub(super) subject: Option<String>,
+    pub(super) heading: Heading,
     /// Octets of the budget that it holds while it is at work.
     held: Option<HeldOctets>,
     /// Keeps the spool file for as long.
@@ -53,13 +53,13 @@ pub(super) struct Ready {
 /// An item on its way.
 pub(super) struct Incoming {
     pub(super) header: ItemHeader,
-    pub(super) subject: Option<String>,
+    pub(super) heading: Heading,
     pub(super) length: u64,
     memory: Vec<u8>,
     held: Option<HeldOctets>,
     spool: Option<(tokio::fs::File, SpoolFile)>,
     /// Why it will not be used.
-    refused: Option<String>,
+    refused: Option<(ReportClass, String)>,
 }
 
 /// What is applied together.
@@ -85,8 +85,8 @@ impl Batch {
     }
 }
 
-/// An item that came whole, or why it is not used, with its record and subject.
-pub(super) type Complete = Result<Ready, (String, Record, Option<String>)>;
+/// An item that came whole, or why it is not used, with its record and what was seen of its header.
+pub(super) type Complete = Result<Ready, ((ReportClass, String), Record, Heading)>;
 
 impl Incoming {
     /// What an item of this length asks of the budget.
@@ -102,8 +102,12 @@ impl Incoming {
     }
 
     pub(super) fn begin(header: ItemHeader, held: Option<HeldOctets>) -> Self {
-        let refused = (!RECEIVED.contains(&header.received))
-            .then(|| "its received time lies outside the years 0 to 9999".to_owned());
+        let refused = (!RECEIVED.contains(&header.received)).then(|| {
+            (
+                ReportClass::Bad,
+                "its received time lies outside the years 0 to 9999".to_owned(),
+            )
+        });
         Self {
             memory: match header.length {
                 Some(_) if refused.is_none() => Vec::with_capacity(held.as_ref().map_or(0, HeldOctets::count)),
@@ -113,7 +117,7 @@ impl Incoming {
             header,
             spool: None,
             length: 0,
-            subject: None,
+            heading: Heading::default(),
             refused,
         }
     }
@@ -135,8 +139,8 @@ impl Incoming {
         self.length += octets.len() as u64;
         let limit = work.item_limit();
         if self.length > limit && self.refused.is_none() {
-            self.find_subject();
-            self.refused = Some(too_large(limit));
+            self.find_heading();
+            self.refused = Some((ReportClass::TooLarge, too_large(limit)));
             self.spool = None;
             self.memory = Vec::new();
             self.held = None;
@@ -145,7 +149,7 @@ impl Incoming {
             return Ok(());
         }
         if self.spool.is_none() && !self.fits(work, self.memory.len() + octets.len()) {
-            self.find_subject();
+            self.find_heading();
             let (mut file, guard) = work.spool_file().await?;
             file.write_all(&self.memory).await.map_err(spool_error)?;
             self.memory = Vec::new();
@@ -179,24 +183,24 @@ impl Incoming {
         }
     }
 
-    fn find_subject(&mut self) {
-        if self.subject.is_none() {
-            self.subject = report::subject(&self.memory[..self.memory.len().min(SUBJECT_WITHIN)]);
+    fn find_heading(&mut self) {
+        if self.heading.is_empty() {
+            self.heading = report::heading(&self.memory[..self.memory.len().min(HEADING_WITHIN)]);
         }
     }
 
     pub(super) async fn complete(mut self, record: Record) -> Result<Complete, PassError> {
-        self.find_subject();
+        self.find_heading();
         let Self {
             mut memory,
             mut held,
             spool,
-            subject,
+            heading,
             refused,
             ..
         } = self;
         if let Some(reason) = refused {
-            return Ok(Err((reason, record, subject)));
+            return Ok(Err((reason, record, heading)));
         }
         let (body, _spool) = match spool {
             Some((mut file, guard)) => {
@@ -217,7 +221,7 @@ impl Incoming {
         Ok(Ok(Ready {
             record,
             body,
-            subject,
+            heading,
             held,
             _spool,
         }))

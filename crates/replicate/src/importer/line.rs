@@ -13,7 +13,7 @@ use crate::{
     error::PassError,
     ledger::{Changes, Intents, Ledger, LedgerError, Octets, ReadBack, Record, Window},
     reading::ReadOutcome,
-    report::{ReportItem, ReportKind},
+    report::{Heading, ReportClass, ReportItem, ReportKind},
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use rehome_mailbox::ErrorScope;
@@ -36,7 +36,7 @@ const UNRECORDED_ITEMS: usize = 500;
 struct Unread {
     record: Record,
     target_uid: u32,
-    subject: Option<String>,
+    heading: Heading,
 }
 
 type Appending<'l> = BoxFuture<'l, (Lot, Result<Placed, PassError>)>;
@@ -304,7 +304,16 @@ impl Line<'_> {
         }
         if let Some(lot) = self.ready.pop_front() {
             let (work, folder, given) = (self.work, self.folder.entry.clone(), self.folder.given_uids);
+            let suspects = self.folder.suspects.clone();
             let place = async move {
+                if rehome_fault::planted("replicate.intent_closed_early") {
+                    let closed = Intents { open: None, suspects };
+                    let mut changes = Changes::default();
+                    changes.add(Ledger::intents_change(folder.number, &closed));
+                    if let Err(error) = work.ledger.write(changes, "replicate.intent_closed_early").await {
+                        return (lot, Err(error.into()));
+                    }
+                }
                 let placed = work.place(&folder, given, &lot).await;
                 (lot, placed)
             };
@@ -346,9 +355,9 @@ impl Line<'_> {
                     self.folder.uid_next = self.folder.uid_next.max(uid.saturating_add(1));
                     self.folder.map.insert(item.record.uid, uid);
                     if !keywords_dropped.is_empty() {
-                        let subject = item.subject.clone();
+                        let heading = item.heading.clone();
                         let work = self.work;
-                        let dropped = work.dropped_keywords(number, &item.record, subject, &keywords_dropped)?;
+                        let dropped = work.dropped_keywords(number, &item.record, heading, &keywords_dropped)?;
                         self.report.put.push(dropped);
                     }
                     self.records.insert(item.record.uid, Some(item.record.clone()));
@@ -360,14 +369,14 @@ impl Line<'_> {
                         self.unread.push_back(Unread {
                             record: item.record,
                             target_uid: uid,
-                            subject: item.subject,
+                            heading: item.heading,
                         });
                     } else {
                         self.left_unread = true;
                     }
                 }
                 Fate::Refused(error) => {
-                    let skipped = self.skipped(&item.record, item.subject, refusal(&error))?;
+                    let skipped = self.skipped(&item.record, item.heading, (ReportClass::Refused, refusal(&error)))?;
                     self.report.put.push(skipped);
                     if error.scope > ErrorScope::Item {
                         self.failed.get_or_insert(PassError::Target(error));
@@ -378,14 +387,19 @@ impl Line<'_> {
         Ok(())
     }
 
-    fn skipped(&self, record: &Record, subject: Option<String>, reason: String) -> Result<ReportItem, PassError> {
+    fn skipped(
+        &self,
+        record: &Record,
+        heading: Heading,
+        (class, reason): (ReportClass, String),
+    ) -> Result<ReportItem, PassError> {
         let number = self.folder.entry.number;
         let reported = self.work.report_item(number, record.uid, ReportKind::Skipped, reason)?;
         Ok(ReportItem {
             size: Some(record.length),
             received: Some(record.received),
-            subject,
-            ..reported
+            class,
+            ..reported.headed(heading)
         })
     }
 
@@ -423,14 +437,14 @@ impl Line<'_> {
             let Unread {
                 record,
                 target_uid,
-                subject,
+                heading,
             } = item;
             let outcome = held.get(&target_uid);
             if let Some(ReadOutcome::Gone) = outcome {
                 let reason = "the target accepted it, but does not hold it".to_owned();
                 self.folder.map.remove(record.uid);
                 self.records.insert(record.uid, None);
-                let skipped = self.skipped(&record, subject, reason)?;
+                let skipped = self.skipped(&record, heading, (ReportClass::Missing, reason))?;
                 self.report.put.push(skipped);
                 let mut outcome = self.work.outcome();
                 outcome.items_appended -= 1;
@@ -444,9 +458,7 @@ impl Line<'_> {
                 ReadBack::Equal => kept += usize::from(record.length > 0),
                 ReadBack::Open => {}
             }
-            self.report
-                .put
-                .extend(altered.map(|altered| ReportItem { subject, ..altered }));
+            self.report.put.extend(altered.map(|altered| altered.headed(heading)));
             self.records.insert(record.uid, Some(Record { read_back, ..record }));
         }
         self.work.learn_octets(rewritten, kept);

@@ -1,11 +1,12 @@
 //! Reads the source's listings and compares them with the ledger as they arrive.
 
-use super::{Mode, Work};
+use super::{Mode, SkippedItems, Work};
 use crate::{
-    compare::{FolderPlan, compare_changes, compare_whole},
+    compare::{Addition, FolderPlan, compare_changes, compare_whole},
     error::PassError,
     ledger::CHUNK_SHIFT,
     link::{LinkError, OctetStream},
+    report::ReportKind,
 };
 use futures_util::StreamExt;
 use rehome_mailbox::{ErrorScope, Folder, FolderPath, Retry};
@@ -13,7 +14,10 @@ use rehome_wire::{
     frames::{Frame, FrameDecoder, ListedItem, ListingCheck, ListingEvent, ListingHead, ListingKind},
     uid_set::UidSet,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// A stream of the source without progress for this long is given up.
 const STALLED: Duration = Duration::from_secs(60);
@@ -213,10 +217,36 @@ impl Work<'_> {
     ) -> Result<Listed, PassError> {
         let mut reader = self.open_listing(folder, token, fresh).await?;
         let head = reader.head(uid_validity).await?;
+        let skipped = self.skipped_items(number).await?;
         match head.kind {
-            ListingKind::Full => self.compare_full(reader, head, number).await,
-            ListingKind::Changes => self.compare_delta(reader, head, number).await,
+            ListingKind::Full => {
+                let mut listed = self.compare_full(reader, head, number).await?;
+                if self.skipped == SkippedItems::Leave {
+                    listed
+                        .plan
+                        .additions
+                        .retain(|addition| !skipped.contains_key(&addition.uid));
+                }
+                Ok(listed)
+            }
+            ListingKind::Changes => self.compare_delta(reader, head, number, &skipped).await,
         }
+    }
+
+    /// The folder's items that the report names as skipped, with their lengths where they are known.
+    async fn skipped_items(&self, number: Option<u32>) -> Result<BTreeMap<u32, Option<u64>>, PassError> {
+        let mut skipped = BTreeMap::new();
+        let Some(number) = number else { return Ok(skipped) };
+        if self.ledger.folder(number)?.skipped == 0 {
+            return Ok(skipped);
+        }
+        let map = self.ledger.map(number).await?;
+        for chunk in self.ledger.report_chunks(number).await? {
+            let items = self.ledger.report(number, chunk).await?.into_iter();
+            let named = items.filter(|item| item.kind == ReportKind::Skipped && map.get(item.uid).is_none());
+            skipped.extend(named.map(|item| (item.uid, item.size)));
+        }
+        Ok(skipped)
     }
 
     async fn compare_full(
@@ -309,6 +339,7 @@ impl Work<'_> {
         mut reader: ListingReader,
         head: ListingHead,
         number: Option<u32>,
+        skipped: &BTreeMap<u32, Option<u64>>,
     ) -> Result<Listed, PassError> {
         let mut changed: Vec<ListedItem> = Vec::new();
         let mut vanished: Vec<UidSet> = Vec::new();
@@ -358,7 +389,19 @@ impl Work<'_> {
         }
         let plan = &mut listed.plan;
         plan.known = known;
-        let count = (plan.known + plan.additions.len() as u64).saturating_sub(plan.removals.len() as u64);
+        // Skipped items are at the source, and changes do not name them again.
+        plan.additions.retain(|addition| !skipped.contains_key(&addition.uid));
+        let (left, there): (Vec<_>, Vec<_>) = skipped.iter().partition(|(uid, _)| gone(**uid));
+        let here = plan.known + plan.additions.len() as u64 + there.len() as u64;
+        let count = here.saturating_sub(plan.removals.len() as u64);
+        listed.unreported = left.into_iter().map(|(uid, _)| *uid).collect();
+        if self.skipped != SkippedItems::Leave {
+            plan.additions.extend(there.into_iter().map(|(uid, length)| Addition {
+                uid: *uid,
+                length_hint: *length,
+            }));
+            plan.additions.sort_unstable_by_key(|addition| addition.uid);
+        }
         // Changes that do not lead to the source's own count are not believed: the caller lists anew.
         listed.conclusive = count == u64::from(listed.head.exists);
         listed.listed = count;

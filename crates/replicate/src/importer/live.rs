@@ -38,7 +38,7 @@ impl Work<'_> {
     /// The user removed the folder, or made another one of its name: what was brought stays gone, what comes goes into the
     /// one that is there.
     pub(super) async fn take_folder_again(&self, number: u32) -> Result<(Arc<FolderEntry>, FolderStatus), PassError> {
-        self.create_folder(number, 1).await?;
+        self.create_again(number).await?;
         let entry = self.ledger.folder(number)?;
         let mut changes = Changes::default();
         changes.folder(number);

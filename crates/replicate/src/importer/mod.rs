@@ -8,6 +8,8 @@ mod incoming;
 mod line;
 mod listing;
 mod live;
+mod mend;
+mod naming;
 mod pass;
 mod pull;
 mod recover;
@@ -20,10 +22,11 @@ use crate::{
     ledger::{FolderState, Ledger, Octets},
     link::{SourceLink, SweepFolder},
     proof::Exception,
-    report::{Report, ReportItem, ReportKind},
+    report::{OtherName, Report, ReportClass, ReportItem, ReportKind},
     storage::ChunkStorage,
 };
 use budget::Budget;
+pub(crate) use folders::new_entry;
 use futures_util::{FutureExt, StreamExt, stream};
 use rehome_mailbox::{Capabilities, ErrorScope, Folder, FolderPath, FolderStatus, Mailbox};
 use rehome_wire::digest::Digest;
@@ -72,6 +75,18 @@ pub enum PassKind {
     Incremental,
     /// What changed since, with the source locked: what is listed must be listed wholly.
     Final,
+}
+
+/// What a pass does with items that the report names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkippedItems {
+    /// Skipped ones are left alone: they were tried not long ago.
+    Leave,
+    /// Skipped ones are tried again.
+    Try,
+    /// So are all others, where the target is hidden: altered ones and those with another date are removed and brought
+    /// again, flags and keywords are set again.
+    TryAltered,
 }
 
 /// How far a pass is.
@@ -178,18 +193,28 @@ impl Importer {
         }
     }
 
-    /// Recovers what an interrupted pass left, then brings the target to what the source holds.
+    /// Recovers what an interrupted pass left, then brings the target to what the source holds. Skipped items are tried
+    /// again.
     ///
     /// # Errors
     /// [`PassError`]. What was applied stays; the next pass goes on from there.
     pub async fn pass(&self, kind: PassKind) -> Result<PassOutcome, PassError> {
+        self.pass_with(kind, SkippedItems::Try).await
+    }
+
+    /// As [`Importer::pass`], told what to do with items that the report names.
+    ///
+    /// # Errors
+    /// As [`Importer::pass`].
+    pub async fn pass_with(&self, kind: PassKind, skipped: SkippedItems) -> Result<PassOutcome, PassError> {
         let _running = self.running.lock().await;
         let mode = if self.settings.live_target {
             Mode::Live
         } else {
             Mode::Hidden
         };
-        let work = self.work(mode).await?;
+        let mut work = self.work(mode).await?;
+        work.skipped = skipped;
         work.run_pass(kind).await?;
         Ok(work.take_outcome())
     }
@@ -212,6 +237,18 @@ impl Importer {
         self.work(Mode::Hidden).await?.target_root().await
     }
 
+    /// The root over what the move has brought of what the source holds now, for a target that is in use: from the ledger,
+    /// that is from what was read back when it was brought. Whatever its user has done with it since counts for nothing.
+    /// Call it after a final pass, under the source's lock.
+    ///
+    /// # Errors
+    /// [`PassError::ReadBackRequired`] with read-back switched off; [`PassError::TargetDiffers`] where items were lost
+    /// before they could be read back (the next pass brings them again); else as a pass.
+    pub async fn carried_root(&self) -> Result<TargetRoot, PassError> {
+        let _running = self.running.lock().await;
+        self.work(Mode::Live).await?.carried_root().await
+    }
+
     /// Appends what a late sweep found. The target may be live: nothing but additions is carried, uids are the target's.
     ///
     /// # Errors
@@ -219,6 +256,23 @@ impl Importer {
     pub async fn sweep(&self, additions: &[SweepFolder]) -> Result<SweepOutcome, PassError> {
         let _running = self.running.lock().await;
         self.work(Mode::Sweep).await?.run_sweep(additions).await
+    }
+
+    /// The items of the report, without what it says of folders and line ends: no record is read for it.
+    ///
+    /// # Errors
+    /// [`PassError::Storage`], [`PassError::Ledger`].
+    pub async fn reported_items(&self) -> Result<Vec<ReportItem>, PassError> {
+        let ledger = Ledger::load(Arc::clone(&self.storage)).await?;
+        let mut items = Vec::new();
+        for folder in ledger.folders() {
+            if folder.state == FolderState::Active && folder.reported > 0 {
+                for chunk in ledger.report_chunks(folder.number).await? {
+                    items.extend(ledger.report(folder.number, chunk).await?);
+                }
+            }
+        }
+        Ok(items)
     }
 
     /// Everything reported about items so far.
@@ -249,6 +303,7 @@ impl Importer {
             capabilities,
             ledger,
             mode,
+            skipped: SkippedItems::Try,
             lanes,
             turns: Semaphore::new(lanes),
             budget: Budget::new(self.settings.memory_budget),
@@ -278,6 +333,12 @@ async fn read_report(ledger: &Ledger) -> Result<Report, PassError> {
         if folder.state != FolderState::Active {
             continue;
         }
+        if folder.target_path != folder.source_path {
+            report.other_names.push(OtherName {
+                folder: folder.source_path.0.clone(),
+                on_target: folder.target_path.0.clone(),
+            });
+        }
         for chunk in ledger.report_chunks(folder.number).await? {
             report.items.extend(ledger.report(folder.number, chunk).await?);
         }
@@ -289,6 +350,7 @@ async fn read_report(ledger: &Ledger) -> Result<Report, PassError> {
     report
         .items
         .sort_by(|one, two| (&one.folder, one.uid, one.kind).cmp(&(&two.folder, two.uid, two.kind)));
+    report.other_names.sort_by(|one, two| one.folder.cmp(&two.folder));
     Ok(report)
 }
 
@@ -324,6 +386,7 @@ struct Work<'a> {
     capabilities: Capabilities,
     ledger: Ledger,
     mode: Mode,
+    skipped: SkippedItems,
     /// Folders that are changed on the target at once.
     lanes: usize,
     /// One for each of them, given in the order of asking.
@@ -482,11 +545,14 @@ impl Work<'_> {
             folder: self.ledger.folder(number)?.source_path.0.clone(),
             uid,
             kind,
+            class: ReportClass::of(kind),
             reason,
             side,
             size: None,
             received: None,
             subject: None,
+            sender: None,
+            date_sent: None,
             held: None,
             found: now(),
         })

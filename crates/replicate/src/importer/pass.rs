@@ -1,7 +1,7 @@
 //! A pass: folder operations, additions, flags, and removals last.
 
 use super::{
-    FOLDERS_AHEAD, Mode, PassKind, Pooled, Work,
+    FOLDERS_AHEAD, Mode, PassKind, Pooled, SkippedItems, Work,
     changes::{RecordEdits, ReportEdits},
     listing::{Listed, protocol},
     lock,
@@ -12,7 +12,7 @@ use crate::{
     compare::{Addition, FolderStep, KnownFolder, compare_folders, shrank},
     error::PassError,
     ledger::{CHUNK_SHIFT, Changes, FolderEntry, FolderState, Ledger, ReadBack, Record, Synced},
-    report::{ReportItem, ReportKind, Side},
+    report::{Heading, ReportClass, ReportItem, ReportKind, Side},
 };
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use rehome_mailbox::{ErrorScope, Folder, FolderIdentity, FolderPath, FolderStatus, NewFolder, Retry};
@@ -47,9 +47,11 @@ impl Job {
 impl Work<'_> {
     pub(super) async fn run_pass(&self, kind: PassKind) -> Result<(), PassError> {
         self.recover().await?;
+        let mended = self.mend().await?;
         let folders = self.source_folders().await?;
         self.begin_progress(&folders);
         self.rename_folders(&folders).await?;
+        self.drop_superseded().await?;
         let steps = self.decide(&folders)?;
         let vanished = self.vanished(&steps);
         self.confirm_vanished(&vanished).await?;
@@ -70,6 +72,10 @@ impl Work<'_> {
         }
         self.end_pass(&folders, &jobs).await?;
         self.verify_jobs(kind, &jobs).await?;
+        let still = self.in_state(FolderState::Active);
+        for number in mended.into_iter().filter(|number| still.contains(number)) {
+            self.verify_wholly(number).await?;
+        }
         self.outcome().items_skipped = self.active().map(|entry| u64::from(entry.skipped)).sum();
         self.report_progress(|progress| progress.folder = String::new());
         Ok(())
@@ -94,10 +100,10 @@ impl Work<'_> {
         entries.filter(|entry| entry.state == FolderState::Active)
     }
 
-    /// What becomes of every folder. One whose items were skipped is never taken for unchanged.
+    /// What becomes of every folder.
     fn decide(&self, folders: &[Folder]) -> Result<Vec<FolderStep>, PassError> {
         let entries = self.ledger.folders();
-        let steps = compare_folders(folders, &known_folders(&entries));
+        let steps = compare_folders(folders, &known_folders(&entries, self.skipped));
         for step in &steps {
             tracing::debug!(?step, "folder");
         }
@@ -183,10 +189,7 @@ impl Work<'_> {
     ) -> Result<Listed, PassError> {
         let (path, validity) = (&folder.path, status.uid_validity);
         let entry = number.map(|number| self.ledger.folder(number)).transpose()?;
-        let synced = entry
-            .as_ref()
-            .filter(|entry| entry.skipped == 0)
-            .and_then(|entry| entry.synced.as_ref());
+        let synced = entry.as_ref().and_then(|entry| entry.synced.as_ref());
         let token = synced.and_then(|synced| synced.token.as_deref());
         let mut listed = self.list_and_compare(path, validity, number, token, false).await?;
         if !listed.conclusive {
@@ -324,6 +327,7 @@ impl Work<'_> {
                 let item = self.report_item(number, uid, ReportKind::Skipped, reason)?;
                 reports.push(ReportItem {
                     side: Side::Source,
+                    class: ReportClass::Missing,
                     ..item
                 });
             }
@@ -399,7 +403,9 @@ impl Work<'_> {
                 self.outcome().flags_changed += 1;
                 report.clear.push((record.uid, Some(ReportKind::Keywords)));
                 if let Some(keywords) = map.get(record.uid).and_then(|uid| dropped.get(&uid)) {
-                    report.put.push(self.dropped_keywords(number, &record, None, keywords)?);
+                    report
+                        .put
+                        .push(self.dropped_keywords(number, &record, Heading::default(), keywords)?);
                 }
             }
             edits.insert(record.uid, Some(record));
@@ -457,6 +463,10 @@ impl Work<'_> {
 
     /// Kept uids also mean a UIDNEXT that is not below the source's, for items that came and went between passes.
     async fn raise_uid_next(&self, folders: &[Folder], jobs: &[Job]) -> Result<(), PassError> {
+        // In a mailbox in use its user's own items go on from where they are.
+        if self.is_live() {
+            return Ok(());
+        }
         for job in jobs {
             let Some(number) = job.number else { continue };
             let entry = self.ledger.folder(number)?;
@@ -518,8 +528,12 @@ impl Work<'_> {
     }
 }
 
-/// The folders that the ledger has. One whose items were skipped is never taken for unchanged.
-pub(super) fn known_folders(entries: &[Arc<FolderEntry>]) -> Vec<KnownFolder<'_>> {
+/// The folders that the ledger has. One whose items were skipped is not taken for unchanged where they are tried again.
+pub(super) fn known_folders(entries: &[Arc<FolderEntry>], skipped: SkippedItems) -> Vec<KnownFolder<'_>> {
+    let leaves = match skipped {
+        SkippedItems::Leave => true,
+        SkippedItems::Try | SkippedItems::TryAltered => false,
+    };
     let current = entries
         .iter()
         .filter(|entry| matches!(entry.state, FolderState::Active | FolderState::Creating));
@@ -529,7 +543,7 @@ pub(super) fn known_folders(entries: &[Arc<FolderEntry>]) -> Vec<KnownFolder<'_>
             path: &entry.source_path,
             uid_validity: entry.source_validity,
             created: entry.state == FolderState::Active,
-            synced: entry.synced.as_ref().filter(|_| entry.skipped == 0),
+            synced: entry.synced.as_ref().filter(|_| leaves || entry.skipped == 0),
             mailbox_id: entry.source_mailbox_id.as_deref(),
         })
         .collect()

@@ -4,15 +4,15 @@
 use super::{
     Work,
     budget::{BATCH_SPOOLED, EARLY_OCTETS, HeldOctets},
-    incoming::{Batch, Incoming, MAX_ITEM, too_large},
+    incoming::{Batch, HEADING_WITHIN, Incoming, MAX_ITEM, too_large},
     listing::{FrameReader, protocol},
 };
 use crate::{
     compare::Addition,
     error::PassError,
-    ledger::{FolderEntry, ReadBack, Record},
+    ledger::{CHUNK_SHIFT, FolderEntry, ReadBack, Record},
     link::OctetStream,
-    report::{ReportItem, ReportKind, Side},
+    report::{self, Heading, ReportClass, ReportItem, ReportKind, Side},
 };
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -30,6 +30,8 @@ use tokio::sync::{mpsc, oneshot};
 const UNKNOWN_LENGTH: u64 = 16 * 1024;
 /// Requests of one folder that are open at once: one is read, the other on its way.
 pub(super) const REQUESTS_OPEN: usize = 2;
+/// Most items of a folder that are asked for in a pass only to see what they are.
+const LOOKED_AT: usize = 200;
 /// Fewest items that are worth an intent of their own, whatever one command takes.
 const LEAST_BATCH: usize = 64;
 
@@ -177,18 +179,72 @@ impl Work<'_> {
             let item = self.report_item(number, addition.uid, ReportKind::Skipped, too_large(limit))?;
             Ok(ReportItem {
                 size: addition.length_hint,
+                class: ReportClass::TooLarge,
                 ..item
             })
         });
         let reports = reports.collect::<Result<_, PassError>>()?;
         Ok((rest.into_iter().copied().collect(), reports))
     }
+
+    /// What items that will not be fetched are, for people: the beginning of each is asked for once in a move.
+    async fn look_at_headings(&self, folder: &FolderEntry, items: &mut [ReportItem]) -> Result<(), PassError> {
+        for item in items.iter_mut().take(LOOKED_AT) {
+            let reported = self.ledger.report(folder.number, item.uid >> CHUNK_SHIFT).await?;
+            let seen = reported
+                .iter()
+                .any(|held| (held.uid, held.kind) == (item.uid, item.kind) && held.received.is_some());
+            if seen {
+                continue;
+            }
+            if let Some((received, heading)) = self.look_at_heading(folder, item.uid).await? {
+                item.received = Some(received);
+                *item = item.clone().headed(heading);
+            }
+        }
+        Ok(())
+    }
+
+    /// An item's received time and header, from its beginning; the rest is not read. None where the source does not give it.
+    async fn look_at_heading(&self, folder: &FolderEntry, uid: u32) -> Result<Option<(i64, Heading)>, PassError> {
+        let stream = match self.open_items(folder, vec![uid]).await {
+            Ok(opened) => opened.stream,
+            Err(error @ (PassError::LeaseLost | PassError::Cancelled)) => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, uid, "what is too large could not be looked at");
+                return Ok(None);
+            }
+        };
+        let mut frames = FrameReader::new(stream);
+        let mut check = BodyStreamCheck::new(UidSet::from_ascending([uid]));
+        let (mut received, mut octets) = (None, Vec::new());
+        while octets.len() < HEADING_WITHIN {
+            match next_event(&mut frames, &mut check, &folder.source_path).await {
+                Next::Event(BodyEvent::ItemStart(header)) => received = Some(header.received),
+                Next::Event(BodyEvent::Octets(more)) => {
+                    octets.extend_from_slice(&more[..more.len().min(HEADING_WITHIN)]);
+                    if octets.windows(4).any(|four| four == b"\r\n\r\n") {
+                        break;
+                    }
+                }
+                Next::Event(
+                    BodyEvent::ItemDone { .. } | BodyEvent::Gone { .. } | BodyEvent::Failed(_) | BodyEvent::End { .. },
+                )
+                | Next::Spoilt(..)
+                | Next::End
+                | Next::Broken(_)
+                | Next::Worthless(_) => break,
+            }
+        }
+        Ok(received.map(|received| (received, report::heading(&octets))))
+    }
 }
 
 impl Puller<'_> {
     async fn pull(&mut self, additions: &[Addition], turn: oneshot::Receiver<()>) -> Result<(), PassError> {
         let (work, folder) = (self.work, Arc::clone(&self.folder));
-        let (additions, too_large) = work.without_too_large(folder.number, additions)?;
+        let (additions, mut too_large) = work.without_too_large(folder.number, additions)?;
+        work.look_at_headings(&folder, &mut too_large).await?;
         self.batch.reports.extend(too_large);
         let most = work.budget.request_octets();
         let early = self.set_aside(&additions);
@@ -386,14 +442,14 @@ impl Puller<'_> {
                 };
                 match item.complete(record).await? {
                     Ok(ready) => self.batch.push(ready),
-                    Err((reason, record, subject)) => {
+                    Err(((class, reason), record, heading)) => {
                         let number = self.folder.number;
                         let item = self.work.report_item(number, uid, ReportKind::Skipped, reason)?;
                         self.batch.reports.push(ReportItem {
                             size: Some(record.length),
                             received: Some(record.received),
-                            subject,
-                            ..item
+                            class,
+                            ..item.headed(heading)
                         });
                     }
                 }
@@ -452,8 +508,8 @@ impl Puller<'_> {
             .report_item(self.folder.number, uid, ReportKind::Skipped, reason)?;
         self.batch.reports.push(ReportItem {
             received: Some(item.header.received),
-            subject: item.subject.take(),
-            ..reported
+            class: ReportClass::TooLarge,
+            ..reported.headed(std::mem::take(&mut item.heading))
         });
         at_work.answered.insert(uid);
         at_work.current = None;

@@ -99,12 +99,14 @@ impl Work<'_> {
         };
         let mut changes = Changes::default();
         changes.folder(number);
-        let path = self.ledger.folder(number)?.target_path.clone();
-        match self.target_status(&path).await? {
+        let entry = self.ledger.folder(number)?;
+        let (path, creating) = (entry.target_path.clone(), entry.state == FolderState::Creating);
+        let taken = creating && !self.beside(number)?.is_empty();
+        match self.target_status(&path).await?.filter(|_| !taken) {
             None => {
                 self.ledger.write(changes, "replicate.folders_creating").await?;
-                let given_uids = self.ledger.folder(number)?.given_uids;
-                self.create_folder(number, 1).await?;
+                let given_uids = entry.given_uids;
+                self.create_all(&[(number, 1)]).await?;
                 self.ledger.edit(number, |entry| entry.given_uids = given_uids)?;
             }
             Some(status) => {

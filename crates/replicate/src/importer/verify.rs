@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What verifying a folder showed.
 #[derive(Default)]
-struct Shown {
+pub(super) struct Shown {
     root: FolderRoot,
     exceptions: Vec<Exception>,
 }
@@ -57,6 +57,65 @@ impl Work<'_> {
             root: root.root(),
             exceptions,
         })
+    }
+
+    /// The root over what the move has brought of what the source holds now, from the ledger: what the mailbox's user has
+    /// done with it since is his.
+    pub(super) async fn carried_root(&self) -> Result<TargetRoot, PassError> {
+        if !self.settings.read_back {
+            return Err(PassError::ReadBackRequired);
+        }
+        self.recover().await?;
+        self.read_back_open().await?;
+        let source = self.source_folders().await?;
+        let mut root = RootBuilder::default();
+        let mut exceptions = Vec::new();
+        for number in self.in_state(FolderState::Active) {
+            let entry = self.ledger.folder(number)?;
+            let there = source.iter().any(|folder| {
+                let validity = folder.status.map(|status| status.uid_validity);
+                folder.selectable && folder.path == entry.source_path && validity == Some(entry.source_validity)
+            });
+            if !there {
+                continue;
+            }
+            let shown = self.carried(number).await?;
+            root.folder(&entry.source_path.0, entry.source_validity, &shown.root);
+            exceptions.extend(shown.exceptions);
+        }
+        exceptions.sort();
+        Ok(TargetRoot {
+            folders: root.folders(),
+            items: root.items,
+            octets: root.octets,
+            root: root.root(),
+            exceptions,
+        })
+    }
+
+    /// A folder's leaves, and what of them is not as at the source, as the ledger has them.
+    async fn carried(&self, number: u32) -> Result<Shown, PassError> {
+        let reported = self.reported(number).await?;
+        let mut shown = Shown::default();
+        let mut recorded = BTreeSet::new();
+        for chunk in self.ledger.record_chunks(number).await? {
+            for record in self.ledger.records(number, chunk).await? {
+                shown.root.record(&record);
+                recorded.insert(record.uid);
+                if record.read_back == ReadBack::Altered {
+                    let item = self.report_item(number, record.uid, ReportKind::Altered, String::new())?;
+                    let held = altered(&reported, record.uid);
+                    shown.exceptions.push(exception(&item, ExceptionKind::Altered, held));
+                }
+            }
+        }
+        for item in reported.values().flatten() {
+            if item.kind == ReportKind::Skipped && !recorded.contains(&item.uid) {
+                let skipped = exception(item, ExceptionKind::Skipped, Held::default());
+                shown.exceptions.push(skipped);
+            }
+        }
+        Ok(shown)
     }
 
     /// Looks at the folders that a pass worked on, so that what differs is known early and little is left for the lock:
@@ -233,7 +292,7 @@ impl Work<'_> {
     }
 
     /// Checks one folder against the target's whole listing; sets flags that are not as they should be; reports what stays.
-    async fn verify_wholly(&self, number: u32) -> Result<Shown, PassError> {
+    pub(super) async fn verify_wholly(&self, number: u32) -> Result<Shown, PassError> {
         let entry = self.ledger.folder(number)?;
         let map = self.ledger.map(number).await?;
         let reported = self.reported(number).await?;
@@ -379,15 +438,7 @@ impl Work<'_> {
             })
         };
         if record.read_back == ReadBack::Altered {
-            let items = reported.get(&record.uid).into_iter().flatten();
-            let altered = items
-                .filter(|item| item.kind == ReportKind::Altered)
-                .find_map(|item| item.held);
-            let held = Held {
-                length: altered.map(|(length, _)| length),
-                digest: altered.map(|(_, digest)| digest),
-                ..Held::default()
-            };
+            let held = altered(reported, record.uid);
             exceptions.push(exception(
                 &about(ReportKind::Altered, String::new())?,
                 ExceptionKind::Altered,
@@ -464,6 +515,19 @@ fn find(listing: &Listing, uid: u32) -> Option<&ItemMeta> {
         .binary_search_by_key(&uid, |meta| meta.uid)
         .ok()
         .map(|at| &listing.items[at])
+}
+
+/// What the target holds of an item that it gave back altered, as reported.
+fn altered(reported: &Reported, uid: u32) -> Held {
+    let items = reported.get(&uid).into_iter().flatten();
+    let held = items
+        .filter(|item| item.kind == ReportKind::Altered)
+        .find_map(|item| item.held);
+    Held {
+        length: held.map(|(length, _)| length),
+        digest: held.map(|(_, digest)| digest),
+        ..Held::default()
+    }
 }
 
 fn exception(item: &ReportItem, kind: ExceptionKind, held: Held) -> Exception {

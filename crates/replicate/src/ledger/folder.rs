@@ -11,6 +11,10 @@ const SUBSCRIBED: u8 = 1;
 const GIVEN_UIDS: u8 = 2;
 /// More follows behind *synced*.
 const WITH_TARGET: u8 = 4;
+/// In version 2 alone.
+const OTHER_NAME: u8 = 8;
+/// Written only where a folder has another name, so that who does not know of that does not take it for misplaced.
+const VERSION_WITH_OTHER_NAMES: u8 = 2;
 
 /// Where a folder stands on the target. The numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +102,8 @@ pub struct FolderEntry {
     pub source_mailbox_id: Option<String>,
     /// Where the target's folder is being renamed to.
     pub renaming_to: Option<FolderPath>,
+    /// Its path on the target is another one than at the source because the target had no place for that.
+    pub other_name: bool,
 }
 
 impl FolderEntry {
@@ -143,13 +149,21 @@ impl KeywordTable {
 }
 
 pub(super) fn encode_folders(next_number: u32, entries: &[&FolderEntry]) -> Vec<u8> {
-    let mut writer = Writer::new();
+    let mut writer = if entries.iter().any(|entry| entry.other_name) {
+        Writer::of(VERSION_WITH_OTHER_NAMES)
+    } else {
+        Writer::new()
+    };
     writer.u32(next_number);
     writer.count(entries.len());
     for entry in entries {
         writer.u32(entry.number);
         writer.u8(entry.state as u8);
-        let attributes = [(entry.subscribed, SUBSCRIBED), (entry.given_uids, GIVEN_UIDS)];
+        let attributes = [
+            (entry.subscribed, SUBSCRIBED),
+            (entry.given_uids, GIVEN_UIDS),
+            (entry.other_name, OTHER_NAME),
+        ];
         let set = attributes.iter().filter(|(set, _)| *set).map(|(_, bit)| bit);
         writer.u8(WITH_TARGET | set.sum::<u8>());
         writer.u8(special_use_number(entry.special_use));
@@ -170,7 +184,7 @@ pub(super) fn encode_folders(next_number: u32, entries: &[&FolderEntry]) -> Vec<
 }
 
 pub(super) fn decode_folders(octets: &[u8]) -> Result<(u32, Vec<FolderEntry>), LedgerError> {
-    let mut reader = Reader::new("folders", octets)?;
+    let (mut reader, _) = Reader::up_to(VERSION_WITH_OTHER_NAMES, "folders", octets)?;
     let next_number = reader.u32()?;
     let count = reader.count(30)?;
     if count > 1 << FOLDERS_SHIFT {
@@ -222,6 +236,7 @@ fn decode_folder(reader: &mut Reader<'_>) -> Result<FolderEntry, LedgerError> {
         verified: None,
         source_mailbox_id: None,
         renaming_to: None,
+        other_name: attributes & OTHER_NAME != 0,
     };
     if attributes & WITH_TARGET != 0 {
         read_target(reader, &mut entry)?;

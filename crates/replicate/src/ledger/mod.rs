@@ -20,7 +20,8 @@
 //!   attribute 4 there follow: unread bool, octets u8 (0 unknown, 1 kept, 2 rewritten), skipped u32, reported u32,
 //!   option of *verified* (the target's UIDVALIDITY u32, UIDNEXT u32, count u32, option of HIGHESTMODSEQ u64, token),
 //!   option of the source's MAILBOXID (text), option of the path that the target's folder is being renamed to. A folder
-//!   is known by its number, which is never used again; the path is an attribute.
+//!   is known by its number, which is never used again; the path is an attribute. A chunk of version 2 may have attribute
+//!   8, *other name*: the folder's path on the target differs from the source's on purpose.
 //! - *Record*: uid modulo 4096 u16, state u8 (bits 0 and 1: 0 not read back, 1 equal, 2 altered; bit 2: line ends only),
 //!   system flags u8 (the sum of `SystemFlag` bits), keywords u64 (bit *n*: name *n* of the folder's table), canonical
 //!   length u64, received i64, digest 32 octets. *Overflow*: uid modulo 4096 u16, list of texts: keywords of that item
@@ -35,6 +36,7 @@
 mod changes;
 mod folder;
 mod intent;
+mod invert;
 mod map;
 mod record;
 
@@ -52,6 +54,7 @@ use tokio::sync::oneshot;
 pub use changes::Changes;
 pub use folder::{FolderEntry, FolderState, KeywordTable, MAX_TABLE, Octets, Synced, Verified};
 pub use intent::{Intents, MAX_SUSPECTS, Window};
+pub use invert::{Pair, PairedFolder, PairsFrom, PairsPage, pairs_page};
 pub use map::UidMap;
 pub use record::{CHUNK_SHIFT, ReadBack, Record, decode_records, encode_records};
 

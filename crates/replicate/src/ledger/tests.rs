@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     notes::Notes,
-    report::{ReportKind, Side},
+    report::{Heading, ReportClass, ReportKind, Side},
 };
 use proptest::prelude::*;
 use rehome_mailbox::{FolderPath, SpecialUse};
@@ -192,6 +192,7 @@ fn entries() -> impl Strategy<Value = Vec<FolderEntry>> {
                 }),
                 source_mailbox_id: names.first().cloned(),
                 renaming_to: given_uids.then(|| FolderPath(vec!["away".into()])),
+                other_name: numbers[0].is_multiple_of(3),
             }
         },
     );
@@ -204,6 +205,8 @@ fn entries() -> impl Strategy<Value = Vec<FolderEntry>> {
 }
 
 proptest! {
+    #![proptest_config(crate::repeatable::config())]
+
     #[test]
     fn records_survive(records in records()) {
         let mut table = KeywordTable::default();
@@ -266,10 +269,13 @@ proptest! {
             folder: vec!["A".into()],
             uid,
             kind: ReportKind::Altered,
+            class: ReportClass::Altered,
             reason,
             side: Side::Target,
             size,
             received: Some(-1),
+            sender: subject.clone().filter(|text| text.len() > 3),
+            date_sent: subject.clone().filter(|text| text.len() > 9),
             subject,
             held: held.then_some((5, Digest::of(b"x"))),
             found: 99,
@@ -319,7 +325,80 @@ fn a_subject_is_found() {
         (b"Subjects: x", None),
     ];
     for (octets, expected) in rows {
-        assert_eq!(crate::report::subject(octets).as_deref(), expected, "{octets:?}");
+        assert_eq!(
+            crate::report::heading(octets).subject.as_deref(),
+            expected,
+            "{octets:?}"
+        );
+    }
+}
+
+#[test]
+fn a_heading_is_found() {
+    let heading = |octets: &[u8]| crate::report::heading(octets);
+    let found = heading(b"From: \"Press\"\r\n <press@contoso.example>\r\nSender: x\r\nDate : Mon, 1 Jan\r\n\t2024\r\nDate: second\r\nX: y\r\n folded\r\n\r\nSubject: body");
+    assert_eq!(
+        found,
+        Heading {
+            subject: None,
+            sender: Some("\"Press\" <press@contoso.example>".into()),
+            date_sent: Some("Mon, 1 Jan 2024".into()),
+        }
+    );
+    assert_eq!(
+        heading(b"Sender: orders\nSubject: s\n").sender.as_deref(),
+        Some("orders")
+    );
+    let long = format!("Subject: {}\r\n {}\r\n", "\u{20ac}".repeat(100), "x".repeat(100_000));
+    assert_eq!(heading(long.as_bytes()).subject.unwrap().len(), 198);
+    assert!(heading(b"no colon\r\n").is_empty());
+}
+
+/// What an earlier version wrote is read; its classes are told by what it says.
+#[test]
+fn a_report_of_the_first_form_is_read() {
+    let rows = [
+        (1, 1, "the source cannot read it: x", ReportClass::Bad),
+        (
+            1,
+            2,
+            "it is larger than 5 octets, the most that the target takes",
+            ReportClass::TooLarge,
+        ),
+        (1, 2, "the target refused it: NO", ReportClass::Refused),
+        (
+            1,
+            2,
+            "the target accepted it, but does not hold it",
+            ReportClass::Missing,
+        ),
+        (
+            1,
+            1,
+            "the source lists it, but says that it is gone",
+            ReportClass::Missing,
+        ),
+        (2, 2, "it is larger than before", ReportClass::Altered),
+        (7, 2, "", ReportClass::Double),
+    ];
+    for (kind, side, reason, expected) in rows {
+        let mut writer = Writer::new();
+        writer.count(1);
+        writer.u32(7);
+        writer.u8(kind);
+        writer.u8(side);
+        writer.i64(99);
+        writer.option(Some(5), Writer::u64);
+        writer.option(None, Writer::i64);
+        writer.text(reason);
+        writer.option(Some("s"), |writer, subject| writer.text(subject));
+        writer.bool(false);
+        let items = crate::report::decode(&["A".to_owned()], &writer.finish()).unwrap();
+        assert_eq!(
+            (items[0].class, items[0].found, &items[0].sender),
+            (expected, 99, &None),
+            "{reason}"
+        );
     }
 }
 
@@ -459,6 +538,7 @@ fn entry_named(name: &str) -> FolderEntry {
         verified: None,
         source_mailbox_id: None,
         renaming_to: None,
+        other_name: false,
     }
 }
 
@@ -482,6 +562,10 @@ async fn notes_are_read_again() {
     let note = |uid: u32| crate::notes::Note {
         length: u64::from(uid),
         digest: Digest::of(&uid.to_le_bytes()),
+        seen: uid.is_multiple_of(2).then_some(crate::notes::Seen {
+            received: -i64::from(uid),
+            length_hint: uid.is_multiple_of(4).then_some(5),
+        }),
     };
     for number in 0..70 {
         let served = [1, 4095, 4096, u32::MAX]
@@ -511,4 +595,73 @@ async fn notes_are_read_again() {
     assert_eq!(notes.root_uids(&path(99), 8).await.unwrap(), uids);
     assert!(notes.root_uids(&path(3), 6).await.unwrap().is_empty());
     assert!(notes.root_uids(&path(4), 7).await.unwrap().is_empty());
+}
+
+/// The form is frozen: only chunks with a folder of another name have the second version, which others may not misread.
+#[test]
+fn other_names_are_of_the_second_form() {
+    let entry = FolderEntry {
+        other_name: true,
+        ..entry_named("A")
+    };
+    let (first, second) = (
+        folder::encode_folders(2, &[&entry_named("A")]),
+        folder::encode_folders(2, &[&entry]),
+    );
+    assert_eq!((first[0], second[0]), (1, 2));
+    assert_eq!(first.len(), second.len());
+    let differing: Vec<usize> = (1..first.len()).filter(|at| first[*at] != second[*at]).collect();
+    assert_eq!(differing, [14], "the attributes");
+    assert_eq!((first[14], second[14]), (4, 12));
+    assert_eq!(folder::decode_folders(&second).unwrap(), (2, vec![entry]));
+}
+
+/// Notes that an earlier version wrote are read, and what is written over them has the second form.
+#[tokio::test]
+async fn notes_of_the_first_form_are_read() {
+    let storage: Arc<dyn ChunkStorage> = Arc::new(Chunks::default());
+    let path = FolderPath(vec!["A".into()]);
+    let key = |kind, folder| ChunkKey { kind, folder, chunk: 0 };
+    let mut folders = Writer::new();
+    folders.u32(4);
+    folders.bool(true);
+    folders.count(1);
+    folders.u32(3);
+    folders.u32(7);
+    folders.path(&path);
+    let mut notes = Writer::new();
+    notes.count(1);
+    notes.u16(9);
+    notes.u64(5);
+    notes.digest(&Digest::of(b"x"));
+    let first = vec![
+        (key(ChunkKind::NoteFolders, 0), Some(folders.finish())),
+        (key(ChunkKind::Notes, 3), Some(notes.finish())),
+    ];
+    storage.write(first, "test").await.unwrap();
+    let old = crate::notes::Note {
+        length: 5,
+        digest: Digest::of(b"x"),
+        seen: None,
+    };
+    let new = crate::notes::Note {
+        seen: Some(crate::notes::Seen {
+            received: -2,
+            length_hint: Some(6),
+        }),
+        ..old
+    };
+    let mut notes = Notes::load(Arc::clone(&storage)).await.unwrap();
+    assert!(notes.root_made() && !notes.is_doubtful(3));
+    assert_eq!(notes.number(&path, 7), Some(3));
+    assert_eq!(notes.chunk(3, 0).await.unwrap(), [(9, old)]);
+    notes.put(&path, 7, &BTreeMap::from([(10, new)])).await.unwrap();
+    assert_eq!(notes.chunk(3, 0).await.unwrap(), [(9, old), (10, new)]);
+    let stored = storage.get(key(ChunkKind::Notes, 3)).await.unwrap().unwrap();
+    assert_eq!((stored.len(), &stored[..7]), (5 + 43 + 60, &[2, 2, 0, 0, 0, 9, 0][..]));
+    assert_eq!(stored[48..50], [10, 0]);
+    assert_eq!(
+        stored[90..],
+        [&[1, 254, 255, 255, 255, 255, 255, 255, 255, 1, 6][..], &[0; 7]].concat()
+    );
 }

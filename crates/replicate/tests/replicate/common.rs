@@ -371,6 +371,11 @@ impl Mailbox for Faulty {
         Ok(listing)
     }
 
+    async fn list_from(&self, folder: &FolderPath, first: Uid) -> Result<Listing, MailboxError> {
+        self.begin(&format!("list from {first}"))?;
+        self.inner.list_from(folder, first).await
+    }
+
     async fn read<'a>(
         &'a self,
         folder: FolderRef<'_>,
@@ -533,7 +538,8 @@ impl World {
         world
     }
 
-    fn over(source: MemoryMailbox, served: Arc<dyn Mailbox>, target: Arc<dyn Mailbox>) -> Self {
+    /// What is served is the source behind something else.
+    pub fn over(source: MemoryMailbox, served: Arc<dyn Mailbox>, target: Arc<dyn Mailbox>) -> Self {
         let fuse = Arc::new(Fuse::default());
         let spool = tempfile::tempdir().unwrap();
         let notes = Arc::new(Chunks::default());
@@ -678,6 +684,39 @@ pub async fn folders(source: &MemoryMailbox) {
     source.create_folder(&path("Sent"), &sent).await.unwrap();
     source
         .create_folder(&path("Empty"), &NewFolder::default())
+        .await
+        .unwrap();
+}
+
+/// Few powers.
+pub fn poor() -> Capabilities {
+    Capabilities {
+        keywords: true,
+        append_batch: 3,
+        ..Capabilities::default()
+    }
+}
+
+/// Puts something into the target's inbox that the move did not bring.
+pub async fn append_foreign(world: &World, octets: &'static [u8]) {
+    let body = bytes::Bytes::from_static(octets);
+    let item = rehome_mailbox::NewItem {
+        key: rehome_mailbox::ItemKey {
+            move_id: 1,
+            folder: 1,
+            source_validity: 1,
+            source_uid: 1,
+        },
+        uid: None,
+        flags: flags(&[]),
+        received: 0,
+        length: body.len() as u64,
+        digest: rehome_wire::digest::Digest::of(&body),
+        body: rehome_mailbox::Body::Memory(body),
+    };
+    world
+        .target
+        .append(FolderRef::any(&FolderPath::inbox()), vec![item])
         .await
         .unwrap();
 }

@@ -4,8 +4,18 @@
 
 mod common;
 mod distance;
+mod folding;
+mod history;
 mod hostile;
 mod interruption;
 mod live;
 mod moves;
+mod notes;
+mod pairs;
+mod proof;
 mod races;
+mod renames;
+#[path = "../../src/repeatable.rs"]
+mod repeatable;
+mod returning;
+mod torture;
