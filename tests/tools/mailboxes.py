@@ -4,9 +4,11 @@
     python3 tests/tools/mailboxes.py change MANIFEST JOURNAL MAIL_ROOT SEED
     python3 tests/tools/mailboxes.py large MANIFEST JOURNAL MAIL_ROOT OCTETS
     python3 tests/tools/mailboxes.py send MANIFEST JOURNAL HOST:PORT RECIPIENT [--routed]
+    python3 tests/tools/mailboxes.py live MANIFEST JOURNAL MAILDIR SEED --deliver N --flag N
 
 `write` makes DIR/mail/NAME and one manifest for each; `change` delivers, flags and removes; `large` delivers one
-message of so many octets; `send` mails one message by SMTP.
+message of so many octets; `send` mails one message by SMTP; `live` delivers and flags in a Maildir to which the mailbox has
+moved, where files have other names: there they are known by digest and date.
 demo/check.py compares a Maildir with manifest and journal.
 """
 
@@ -21,6 +23,7 @@ sys.path.insert(0, os.path.join(PROJECT, "demo"))
 sys.dont_write_bytecode = True
 
 import generate  # noqa: E402
+import maildir  # noqa: E402
 import nasty  # noqa: E402
 import smtp_send  # noqa: E402
 import state  # noqa: E402
@@ -82,6 +85,47 @@ def large(arguments):
     book.apply(base | {"do": "deliver", "octets": octets.hex(), "received": 1600000000})
 
 
+def live(arguments):
+    """Messages arrive and flags change where the mailbox is now."""
+    book, chance = account(arguments, ""), random.Random(arguments.seed)
+    mailbox = book.manifest["mailboxes"][0]
+    journal = state.read_journal(arguments.journal)
+    base = {"mailbox": mailbox["name"]}
+    for number in range(arguments.deliver):
+        octets = b"Subject: later %d\r\nMessage-ID: <%d@elsewhere.example>\r\n\r\n%d\r\n" % (number, chance.getrandbits(60), number)
+        name, received = f"{1700000000 + number}.M{number}P{os.getpid()}.later", 1700000000 + number
+        state.deliver(arguments.maildir, octets, received, name)
+        book.record(base | {"do": "deliver", "folder": ["INBOX"], "file": name, "digest": maildir.digest(octets), "length": len(maildir.canonical(octets)),
+                            "message_id": maildir.message_id(octets), "received": received, "flags": [], "kind": "later"})
+    touched = {entry.get("file") for entry in journal}
+    candidates = []
+    for folder in mailbox["folders"]:
+        known = [(item["digest"], item["received"]) for item in folder["items"]]
+        for item in folder["items"]:
+            if item["file"] not in touched and known.count((item["digest"], item["received"])) == 1:
+                candidates.append((folder["path"], item))
+    for path, item in chance.sample(candidates, arguments.flag):
+        directory = maildir.folder_directory(arguments.maildir, path)
+        table = maildir.read_keywords(directory)
+        part, name = found_by_contents(directory, item)
+        kept = "".join(letter for letter in maildir.letters_of(name) if letter.islower()) if part == "cur" else ""
+        now = "".join(letter for letter in maildir.letters_of(name) if letter.isupper()) if part == "cur" else ""
+        letters = ("S" if now == "FR" else "FR") + kept
+        os.rename(os.path.join(directory, part, name), os.path.join(directory, "cur", f"{maildir.base_of(name)}:2,{letters}"))
+        book.record(base | {"do": "flags", "folder": path, "file": item["file"], "flags": maildir.flags_of(letters, table)})
+
+
+def found_by_contents(directory: str, item: dict):
+    """(sub-folder, file name) of the message with the digest and date of an item."""
+    for part, name in maildir.message_files(directory):
+        file = os.path.join(directory, part, name)
+        with open(file, "rb") as handle:
+            same = maildir.digest(handle.read()) == item["digest"]
+        if same and int(os.stat(file).st_mtime) == item["received"]:
+            return part, name
+    raise FileNotFoundError(f"{item['file']} is not in {directory}")
+
+
 def send(arguments):
     book = account(arguments, "")
     name = book.manifest["mailboxes"][0]["name"]
@@ -114,6 +158,14 @@ def main() -> int:
     one.add_argument("mail_root")
     one.add_argument("octets", type=int)
     one.set_defaults(run=large)
+    one = commands.add_parser("live")
+    one.add_argument("manifest")
+    one.add_argument("journal")
+    one.add_argument("maildir")
+    one.add_argument("seed", type=int)
+    one.add_argument("--deliver", type=int, required=True)
+    one.add_argument("--flag", type=int, required=True)
+    one.set_defaults(run=live)
     one = commands.add_parser("send")
     one.add_argument("manifest")
     one.add_argument("journal")

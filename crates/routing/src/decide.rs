@@ -112,7 +112,13 @@ async fn is_in_cutover(tx: &mut Tx, recipient: &Recipient) -> Result<bool, Store
         for moving in tx.move_by_address(recipient.tenant, &address.key()).await? {
             let attempt = tx.attempt_newest(recipient.tenant, moving.id).await?;
             match attempt.map(|a| a.phase) {
-                Some(TargetPhase::Closing | TargetPhase::Decided) => return Ok(true),
+                Some(
+                    TargetPhase::Closing
+                    | TargetPhase::Decided
+                    | TargetPhase::Reopened
+                    | TargetPhase::CatchingUp
+                    | TargetPhase::CatchUpAborted,
+                ) => return Ok(true),
                 Some(TargetPhase::Aborted | TargetPhase::Done) | None => {}
             }
         }

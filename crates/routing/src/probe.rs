@@ -82,11 +82,13 @@ impl Routing {
             .split_ascii_whitespace()
             .any(|word| word == shared.instance);
         let server = conversation.server().to_owned();
-        let mut reply = conversation.mail(None, None, false).await.map_err(unreachable)?;
-        if reply.is_positive() {
-            reply = conversation.rcpt(address).await.map_err(unreachable)?;
-        }
-        conversation.quit().await;
+        let (mail, rcpt) = conversation
+            .mail_and_rcpt(None, None, false, address)
+            .await
+            .map_err(unreachable)?;
+        let reply = rcpt.unwrap_or(mail);
+        // Nobody needs the answer to a goodbye, and a cutover waits for this one.
+        tokio::spawn(conversation.quit());
         Ok(ProbeOutcome {
             accepted: reply.is_positive(),
             next_hop: hop.to_string(),

@@ -165,6 +165,30 @@ impl Conversation {
         }
     }
 
+    /// MAIL and the first RCPT, both at once where the server takes several commands (RFC 2920). Returns the answers to
+    /// MAIL and, where that was accepted, to RCPT.
+    pub(crate) async fn mail_and_rcpt(
+        &mut self,
+        from: Option<&str>,
+        size: Option<u64>,
+        eight_bit: bool,
+        to: &SmtpAddress,
+    ) -> Result<(Reply, Option<Reply>), RelayError> {
+        let queued = self.client.mail(from, size, eight_bit);
+        let queued = queued.and_then(|()| self.client.rcpt(&to.to_string()).map(|_| ()));
+        let mail = match self.answer(queued).await? {
+            ClientEvent::MailReply(reply) => reply,
+            other => return Err(self.broken(out_of_turn(other))),
+        };
+        if !mail.is_positive() {
+            return Ok((mail, None));
+        }
+        match self.answer(Ok(())).await? {
+            ClientEvent::RecipientReply { reply, .. } => Ok((mail, Some(reply))),
+            other => Err(self.broken(out_of_turn(other))),
+        }
+    }
+
     /// RCPT.
     pub(crate) async fn rcpt(&mut self, to: &SmtpAddress) -> Result<Reply, RelayError> {
         let sent = self.client.rcpt(&to.to_string()).map(|_| ());

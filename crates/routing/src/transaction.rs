@@ -270,20 +270,32 @@ impl Transaction {
 
     async fn try_offer(&mut self, at: usize, new: &[SmtpAddress]) -> Result<(), Offer> {
         let remote = &mut self.remotes[at];
+        // The answer about the first recipient, who is named together with the sender.
+        let mut first = None;
         let mut conversation = match remote.open.take() {
             Some(conversation) => conversation,
             None => {
                 let mut conversation = self.shared.caller.open(&remote.hop).await.map_err(Offer::Failed)?;
-                let mail = conversation.mail(self.from.as_deref(), self.size, self.eight_bit).await;
+                let from = self.from.as_deref();
+                let mail = match remote.recipients.first().or(new.first()) {
+                    Some(recipient) => {
+                        let asked = conversation.mail_and_rcpt(from, self.size, self.eight_bit, recipient);
+                        asked.await.map(|(mail, rcpt)| {
+                            first = rcpt;
+                            mail
+                        })
+                    }
+                    None => conversation.mail(from, self.size, self.eight_bit).await,
+                };
                 positive(mail)?;
                 for recipient in &remote.recipients {
-                    positive(conversation.rcpt(recipient).await)?;
+                    positive(answered(&mut first, &mut conversation, recipient).await)?;
                 }
                 conversation
             }
         };
         for (count, recipient) in new.iter().enumerate() {
-            let answer = positive(conversation.rcpt(recipient).await);
+            let answer = positive(answered(&mut first, &mut conversation, recipient).await);
             if let Err(Offer::Refused(_)) = answer
                 && count == 0
             {
@@ -601,6 +613,18 @@ enum DeliveryError {
     Platform(#[from] PlatformError),
     #[error("the spooled message cannot be read")]
     Spool(#[from] std::io::Error),
+}
+
+/// The answer about a recipient: the one that is there, or the hop is asked.
+async fn answered(
+    first: &mut Option<Reply>,
+    conversation: &mut Conversation,
+    recipient: &SmtpAddress,
+) -> Result<Reply, RelayError> {
+    match first.take() {
+        Some(reply) => Ok(reply),
+        None => conversation.rcpt(recipient).await,
+    }
 }
 
 fn positive(reply: Result<Reply, RelayError>) -> Result<(), Offer> {

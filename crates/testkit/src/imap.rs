@@ -129,6 +129,26 @@ impl Session {
         self.answer(&tag)
     }
 
+    /// Appends many messages by one command (RFC 3502), without waiting before each: the server must offer MULTIAPPEND
+    /// and LITERAL+. Each has what stands before its literal, as in [`append`](Self::append), and its octets.
+    pub fn append_many<'a>(
+        &mut self,
+        mailbox: &str,
+        messages: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Answer {
+        self.tags += 1;
+        let tag = format!("t{}", self.tags);
+        let mut command = format!("{tag} APPEND {}", quoted(mailbox)).into_bytes();
+        for (metadata, octets) in messages {
+            let blank = if metadata.is_empty() { "" } else { " " };
+            command.extend_from_slice(format!("{blank}{metadata} {{{}+}}\r\n", octets.len()).as_bytes());
+            command.extend_from_slice(octets);
+        }
+        command.extend_from_slice(b"\r\n");
+        self.put(&command);
+        self.answer(&tag)
+    }
+
     /// The octets of the message with this uid in the selected mailbox.
     ///
     /// # Panics

@@ -9,6 +9,7 @@ pub mod dovecot;
 mod fill;
 pub mod imap;
 pub mod line;
+pub mod meter;
 mod own;
 pub mod process;
 pub mod token;

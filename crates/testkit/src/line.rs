@@ -1,5 +1,6 @@
 //! A TCP line between two servers that counts, can be cut in the middle, and can be mended.
 
+use crate::meter::Meter;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,6 +14,9 @@ pub struct Line {
 }
 
 struct State {
+    /// Where new connections go.
+    to: Mutex<SocketAddr>,
+    meter: Meter,
     /// Octets from the server to the client so far.
     octets: AtomicU64,
     /// The line is cut when this many octets have come from the server.
@@ -38,9 +42,20 @@ impl Line {
     /// When no port can be had.
     #[must_use]
     pub fn to(to: SocketAddr) -> Self {
+        Self::measured(to, &Meter::default())
+    }
+
+    /// As [`to`](Self::to), counting into `meter`.
+    ///
+    /// # Panics
+    /// When no port can be had.
+    #[must_use]
+    pub fn measured(to: SocketAddr, meter: &Meter) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it has an address");
         let state = Arc::new(State {
+            to: Mutex::new(to),
+            meter: meter.clone(),
             octets: AtomicU64::new(0),
             cut_at: AtomicU64::new(u64::MAX),
             cuts: AtomicUsize::new(0),
@@ -51,7 +66,7 @@ impl Line {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let state = Arc::clone(&shared);
-                thread::spawn(move || carry(&client, to, &state));
+                thread::spawn(move || carry(&client, &state));
             }
         });
         Self { address, state }
@@ -61,6 +76,18 @@ impl Line {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The port where clients connect, on loopback.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Leads to another server from now on, and ends the connections to the former one.
+    pub fn lead_to(&self, to: SocketAddr) {
+        *self.state.to.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        self.state.cut();
     }
 
     /// Octets that came from the server so far.
@@ -83,8 +110,12 @@ impl Line {
     }
 }
 
-fn carry(client: &TcpStream, to: SocketAddr, state: &Arc<State>) {
+fn carry(client: &TcpStream, state: &Arc<State>) {
+    let to = *state.to.lock().unwrap_or_else(PoisonError::into_inner);
+    state.meter.opens();
     let Ok(server) = TcpStream::connect(to) else { return };
+    // What one end sends at once goes on at once; a socket without that option is slower and no worse.
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let clone = |socket: &TcpStream| socket.try_clone().ok();
     let (Some(client_in), Some(server_in)) = (clone(client), clone(&server)) else {
         return;
@@ -94,10 +125,12 @@ fn carry(client: &TcpStream, to: SocketAddr, state: &Arc<State>) {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .extend([clone(client), clone(&server)].into_iter().flatten());
-    let upstream = thread::spawn(move || copy(client_in, server_in, |_| {}));
+    // Noted before it is passed on: an answer must not be noted before its question.
+    let (up, down) = (state.meter.clone(), state.meter.clone());
+    let upstream = thread::spawn(move || copy(client_in, server_in, |octets| up.to_server(octets), |_| {}));
     let counting = Arc::clone(state);
     if let (Some(from), Some(into)) = (clone(&server), clone(client)) {
-        copy(from, into, |count| {
+        let passed = |count| {
             let octets = counting.octets.fetch_add(count, Ordering::SeqCst) + count;
             let at = counting.cut_at.load(Ordering::SeqCst);
             let ours = octets >= at
@@ -109,16 +142,18 @@ fn carry(client: &TcpStream, to: SocketAddr, state: &Arc<State>) {
                 counting.cuts.fetch_add(1, Ordering::SeqCst);
                 counting.cut();
             }
-        });
+        };
+        copy(from, into, |octets| down.to_client(octets), passed);
     }
     // Whichever direction ended first, the other one ends with the sockets.
     let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
     let _ = upstream.join();
 }
 
-fn copy(mut from: TcpStream, mut into: TcpStream, mut passed: impl FnMut(u64)) {
+fn copy(mut from: TcpStream, mut into: TcpStream, came: impl Fn(&[u8]), mut passed: impl FnMut(u64)) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
+        came(&buffer[..count]);
         if into.write_all(&buffer[..count]).is_err() {
             break;
         }
@@ -151,5 +186,39 @@ mod tests {
         let mut second = TcpStream::connect(line.address()).unwrap();
         second.read_exact(&mut [0; 50_000]).unwrap();
         assert_eq!(line.cuts(), 1);
+    }
+
+    /// A server that answers each octet with the same one.
+    fn echo(octet: u8) -> SocketAddr {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        thread::spawn(move || {
+            for mut client in server.incoming().flatten() {
+                while client.read_exact(&mut [0]).is_ok() && client.write_all(&[octet]).is_ok() {}
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn it_counts_round_trips_and_leads_elsewhere() {
+        let meter = Meter::default();
+        let line = Line::measured(echo(b'a'), &meter);
+        let ask = |client: &mut TcpStream| {
+            let mut answer = [0];
+            client.write_all(b"x").and_then(|()| client.read_exact(&mut answer))?;
+            Ok::<u8, std::io::Error>(answer[0])
+        };
+        let begin = std::time::Instant::now();
+        let mut client = TcpStream::connect(line.address()).unwrap();
+        for _ in 0..3 {
+            assert_eq!(ask(&mut client).unwrap(), b'a');
+        }
+        let figures = meter.since(begin);
+        assert_eq!((figures.round_trips, figures.octets, figures.connections), (4, 6, 1));
+        line.lead_to(echo(b'b'));
+        assert!(ask(&mut client).is_err(), "the old connection has ended");
+        let mut client = TcpStream::connect(line.address()).unwrap();
+        assert_eq!(ask(&mut client).unwrap(), b'b');
     }
 }

@@ -55,10 +55,25 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("fault", &[]),
     ("testkit", &[]),
+    (
+        "fuzz",
+        &[
+            "cmdlets",
+            "command",
+            "identity",
+            "mailbox",
+            "migrate",
+            "remote",
+            "replicate",
+            "wire",
+        ],
+    ),
     ("bench", &[]),
     ("tests", &[]),
 ];
-const WITHOUT_FAULT: &[&str] = &["domain", "wire", "command", "fault", "testkit", "tests", "bench"];
+const WITHOUT_FAULT: &[&str] = &[
+    "domain", "wire", "command", "fault", "testkit", "tests", "bench", "fuzz",
+];
 const WITHOUT_DOMAIN: &[&str] = &[
     "wire",
     "mailbox",

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -43,6 +44,16 @@ pub struct Answered {
     pub status: u16,
     /// The body as JSON; null if it is none.
     pub body: Value,
+    /// When the request came, and when the server had answered it.
+    pub time: (Instant, Instant),
+}
+
+impl Answered {
+    /// Its verb of the MRS proxy; empty if it is none.
+    pub fn verb(&self) -> &str {
+        let path = self.path.strip_prefix("/mrs/").unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default()
+    }
 }
 
 impl Seen {
@@ -122,6 +133,8 @@ pub enum Action {
     Forward,
     /// It goes on once the gate opens.
     Hold(Gate),
+    /// It goes on after this time, as over a distance.
+    Late(Duration),
     /// It goes on at once, and its answer once the gate opens.
     HoldAnswer(Gate),
     /// It goes on, and its answer is lost.
@@ -234,6 +247,12 @@ impl Interceptor {
             .collect()
     }
 
+    /// Every answer of the server so far, in the order in which they came.
+    pub fn all_answers(&self) -> Vec<Answered> {
+        let answered = self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.clone()
+    }
+
     /// Every request so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -258,6 +277,7 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     let lost = |error: &dyn std::fmt::Display| std::io::Error::other(error.to_string());
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|error| lost(&error))?.to_bytes();
+    let arrived = Instant::now();
     let headers = parts
         .headers
         .iter()
@@ -279,18 +299,22 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         .push(seen.clone());
     let action = (shared.rule.lock().unwrap_or_else(PoisonError::into_inner))(&seen);
     match action {
-        Action::Forward => forward(shared, &seen).await,
+        Action::Forward => forward(shared, &seen, arrived).await,
         Action::Hold(gate) => {
             gate.pass().await;
-            forward(shared, &seen).await
+            forward(shared, &seen, arrived).await
+        }
+        Action::Late(time) => {
+            tokio::time::sleep(time).await;
+            forward(shared, &seen, arrived).await
         }
         Action::HoldAnswer(gate) => {
-            let answer = forward(shared, &seen).await;
+            let answer = forward(shared, &seen, arrived).await;
             gate.pass().await;
             answer
         }
         Action::LoseAnswer => {
-            forward(shared, &seen).await?;
+            forward(shared, &seen, arrived).await?;
             Err(std::io::Error::other("the answer is lost"))
         }
         Action::Answer(status, body) => Response::builder()
@@ -309,7 +333,7 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     }
 }
 
-async fn forward(shared: &Shared, seen: &Seen) -> Result<Response<Full<Bytes>>, std::io::Error> {
+async fn forward(shared: &Shared, seen: &Seen, arrived: Instant) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let lost = |error: &dyn std::fmt::Display| std::io::Error::other(error.to_string());
     let (connector, address) = shared
         .server
@@ -344,6 +368,7 @@ async fn forward(shared: &Shared, seen: &Seen) -> Result<Response<Full<Bytes>>, 
         asked: seen.json(),
         status: parts.status.as_u16(),
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+        time: (arrived, Instant::now()),
     };
     shared
         .answered

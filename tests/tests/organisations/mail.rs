@@ -75,6 +75,22 @@ impl Mailbox {
         ]);
     }
 
+    /// So many messages arrive, and flags of so many change, in the Maildir where the mailbox is now.
+    pub fn lives_on(&self, maildir: &Path, deliver: usize, flag: usize, seed: u32) {
+        let text = |path: &Path| path.display().to_string();
+        tool(&[
+            "live",
+            &text(&self.manifest),
+            &text(&self.journal),
+            &text(maildir),
+            &seed.to_string(),
+            "--deliver",
+            &deliver.to_string(),
+            "--flag",
+            &flag.to_string(),
+        ]);
+    }
+
     /// A message comes by SMTP to `recipient`; it is sent again while the server says "later". `routed`: by the old address,
     /// after the cutover.
     pub fn gets_mail(&self, smtp_port: u16, recipient: &str, routed: bool) {

@@ -4,6 +4,7 @@
 
 mod administrator;
 mod attacks;
+mod by_hand;
 mod cuts;
 mod deployment;
 mod direct;
@@ -18,6 +19,9 @@ mod mail;
 mod moves;
 mod pair;
 mod partners;
+mod receipts;
 mod refusals;
 mod rogue;
+mod round_trips;
 mod rows;
+mod way_back;

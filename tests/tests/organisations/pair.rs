@@ -6,11 +6,12 @@ use crate::https::percent;
 use crate::interceptor::Interceptor;
 use crate::mail::{self, Mailbox};
 use rehome_testkit::line::Line;
+use rehome_testkit::meter::{Figures, Meter};
 use rehome_testkit::wait;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The source's domain.
 pub const SOURCE: &str = "contoso.example";
@@ -35,6 +36,60 @@ pub enum Between {
     Line(Line),
     /// Someone who holds the source's certificate.
     Interceptor(Interceptor),
+    /// Lines that count all that goes between the two.
+    Counted(Box<Counted>),
+}
+
+/// Everything by which two organisations talk to each other, counted by who asks and how.
+pub struct Counted {
+    /// From the target to the source's HTTPS.
+    pub line: Line,
+    /// From the source to the target's HTTPS.
+    pub line_back: Line,
+    /// The target's requests.
+    pub inward: Meter,
+    /// The source's requests.
+    pub outward: Meter,
+    /// Mail that the target offers the source.
+    pub mail_inward: Meter,
+    /// Mail that the source offers the target.
+    pub mail_outward: Meter,
+}
+
+impl Counted {
+    /// Between two deployments, whose settings lead over it from now on.
+    fn between(source: &mut Deployment, target: &mut Deployment) -> Self {
+        let to_mail = |deployment: &Deployment, meter: &Meter| {
+            Line::measured(SocketAddr::from(([127, 0, 0, 1], deployment.smtp_port)), meter).port()
+        };
+        let (inward, outward) = (Meter::default(), Meter::default());
+        let counted = Self {
+            line: Line::measured(source.address(), &inward),
+            line_back: Line::measured(target.address(), &outward),
+            inward,
+            outward,
+            mail_inward: Meter::default(),
+            mail_outward: Meter::default(),
+        };
+        let back = counted.line_back.address();
+        source.settings.overrides.insert(target.name(), back);
+        let mail_outward = to_mail(target, &counted.mail_outward);
+        source.settings.routes.insert(TARGET.to_owned(), mail_outward);
+        let mail_inward = to_mail(source, &counted.mail_inward);
+        target.settings.routes.insert(SOURCE.to_owned(), mail_inward);
+        counted
+    }
+
+    /// What went between the two in a time: HTTPS of the target's asking, of the source's, mail the same.
+    pub fn figures(&self, begin: Instant, end: Instant) -> [(&'static str, Figures); 4] {
+        [
+            ("target asks source", &self.inward),
+            ("source asks target", &self.outward),
+            ("target offers mail", &self.mail_inward),
+            ("source offers mail", &self.mail_outward),
+        ]
+        .map(|(what, meter)| (what, meter.between(begin, end)))
+    }
 }
 
 /// How a pair is made.
@@ -43,7 +98,7 @@ pub struct Plan<'a> {
     pub one_authority: bool,
     /// Mailboxes of the source that are in the scope group and have a mail user in the target.
     pub mailboxes: &'a [&'a str],
-    /// What stands between: `line`, `interceptor` or nothing.
+    /// What stands between: `line`, `interceptor`, `counted` (of two deployments) or nothing.
     pub between: &'a str,
     /// More lines of `[cutover]` on the source's side.
     pub source_cutover: &'a [&'a str],
@@ -124,6 +179,10 @@ impl Pair {
             "" => Between::Nothing,
             "line" => Between::Line(Line::to(source.address())),
             "interceptor" => Between::Interceptor(Interceptor::before(&source)),
+            "counted" => {
+                let target = target.as_mut().expect("there are two deployments");
+                Between::Counted(Box::new(Counted::between(&mut source, target)))
+            }
             other => panic!("what is {other}?"),
         };
         source
@@ -135,19 +194,21 @@ impl Pair {
             plan.target_platform.applies(&mut target.settings);
         }
         let target_port = target.as_ref().map_or(source.smtp_port, |target| target.smtp_port);
-        source.settings.routes.insert(TARGET.to_owned(), target_port);
+        source.settings.routes.entry(TARGET.to_owned()).or_insert(target_port);
         let line = |between: &Between| -> Option<SocketAddr> {
             match between {
                 Between::Nothing => None,
                 Between::Line(line) => Some(line.address()),
                 Between::Interceptor(interceptor) => Some(interceptor.address()),
+                Between::Counted(counted) => Some(counted.line.address()),
             }
         };
         match target.as_mut() {
             Some(target) => {
                 source.settings.extra_roots.push(target.authority());
                 target.settings.extra_roots.push(source.authority());
-                target.settings.routes.insert(SOURCE.to_owned(), source.smtp_port);
+                let source_port = source.smtp_port;
+                target.settings.routes.entry(SOURCE.to_owned()).or_insert(source_port);
                 target
                     .settings
                     .top
@@ -223,7 +284,7 @@ impl Pair {
     pub fn interceptor(&self) -> &Interceptor {
         match &self.between {
             Between::Interceptor(interceptor) => interceptor,
-            Between::Nothing | Between::Line(_) => panic!("nobody is on the line"),
+            Between::Nothing | Between::Line(_) | Between::Counted(_) => panic!("nobody is on the line"),
         }
     }
 
@@ -231,7 +292,15 @@ impl Pair {
     pub fn line(&self) -> &Line {
         match &self.between {
             Between::Line(line) => line,
-            Between::Nothing | Between::Interceptor(_) => panic!("there is no line"),
+            Between::Nothing | Between::Interceptor(_) | Between::Counted(_) => panic!("there is no line"),
+        }
+    }
+
+    /// The counting lines.
+    pub fn counted(&self) -> &Counted {
+        match &self.between {
+            Between::Counted(counted) => counted,
+            Between::Nothing | Between::Line(_) | Between::Interceptor(_) => panic!("nothing is counted"),
         }
     }
 

@@ -215,6 +215,9 @@ async fn a_suspected_loop_waits_while_a_cutover_may_explain_it() {
     for (phase, reply) in [
         (TargetPhase::Closing, "451 4.4.6 "),
         (TargetPhase::Decided, "451 4.4.6 "),
+        (TargetPhase::Reopened, "451 4.4.6 "),
+        (TargetPhase::CatchingUp, "451 4.4.6 "),
+        (TargetPhase::CatchUpAborted, "451 4.4.6 "),
         (TargetPhase::Done, "554 5.4.6 "),
         (TargetPhase::Aborted, "554 5.4.6 "),
     ] {

@@ -3,8 +3,11 @@
 use super::world::{Options, Talk, World, send, tenant_id};
 use crate::{ProbeError, Route, TlsPolicy};
 use rehome_domain::{id::MoveId, recipient::MailboxState};
-use std::sync::Arc;
-use tokio::net::TcpListener;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
+};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs};
 
 /// Two organisations: contoso sends what is fabrikam's there.
@@ -214,6 +217,55 @@ async fn probes() {
     let later = probe("anna@fabrikam.example").await;
     assert!(later.accepted, "{later:?}");
     assert!(fabrikam.inbox("anna@fabrikam.example").is_empty());
+}
+
+/// Sender and recipient go to a next hop together where it takes several commands at once: this one answers neither alone.
+#[tokio::test]
+async fn sender_and_recipient_are_named_at_once() {
+    for (answers, accepted, reply) in [
+        ("250 2.1.0 fine\r\n250 2.1.5 fine\r\n", true, "250 2.1.5"),
+        ("451 4.3.0 later\r\n503 5.5.1 no sender\r\n", false, "451 4.3.0"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let hop = tokio::spawn(async move {
+            let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+            let said = ["220 hop.example\r\n", "250-hop.example\r\n250 PIPELINING\r\n", answers];
+            let mut heard = String::new();
+            for (said, lines) in said.into_iter().zip([1, 2, 0]) {
+                stream.get_mut().write_all(said.as_bytes()).await.unwrap();
+                for _ in 0..lines {
+                    stream.read_line(&mut heard).await.unwrap();
+                }
+            }
+            // A goodbye is not waited for, so it may not come.
+            let _ = stream.read_line(&mut heard).await;
+            heard
+        });
+        let route = Route {
+            host: "127.0.0.1".into(),
+            port,
+            tls: TlsPolicy::None,
+        };
+        let options = Options {
+            routes: vec![("fabrikam.example".to_owned(), route)],
+            ..Options::default()
+        };
+        let contoso = World::new(&["contoso.example"], options).await;
+        let address = "anna@fabrikam.example".parse().unwrap();
+        let probe = contoso.routing.probe(&address);
+        let found = tokio::time::timeout(Duration::from_secs(20), probe).await;
+        let found = found.expect("both are said at once").unwrap();
+        assert!(
+            found.accepted == accepted && found.reply.starts_with(reply),
+            "{found:?}"
+        );
+        let heard = hop.await.unwrap();
+        assert!(
+            heard.contains("MAIL FROM:<>\r\nRCPT TO:<anna@fabrikam.example>\r\n"),
+            "{heard}"
+        );
+    }
 }
 
 #[tokio::test]
