@@ -12,6 +12,12 @@ pub const EXCHANGE_ONLINE_APP_ID: ApplicationId = ApplicationId::from_u128(0x000
 /// App role id of `Mailbox.Migration` on that resource; ours, since none is published.
 pub const MAILBOX_MIGRATION_APP_ROLE_ID: uuid::Uuid = uuid::Uuid::from_u128(0x6f1d3b52_8c0e_4a57_9f0a_52656e686f6d);
 
+/// The client as which an organisation takes its mailboxes back. It needs no application: its tenant's GUID stands for one.
+#[must_use]
+pub fn return_client(old_source: TenantId) -> ApplicationId {
+    ApplicationId(old_source.0)
+}
+
 /// One application consented to in this tenant: the triple (issuer, home tenant, app id), never the app id alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePrincipal {
@@ -48,6 +54,12 @@ pub struct ServicePrincipal {
 }
 
 impl ServicePrincipal {
+    /// Whether it stands for an organisation that may take back what moved here, and for nothing else.
+    #[must_use]
+    pub fn is_return_client(&self) -> bool {
+        self.roles == [ROLE_MAILBOX_RETURN] && self.app_id == return_client(self.home_tenant)
+    }
+
     /// Whether the consent holds at `now`: neither revoked nor ended.
     #[must_use]
     pub fn in_force(&self, now: Timestamp) -> bool {

@@ -78,6 +78,10 @@ error_ids! {
     CutoverNotNow,
     /// The verb belongs to another attempt.
     StaleAttempt,
+    /// The source's administrator has opened the mailbox again by hand; the target's decision stands, and it catches up.
+    MailboxReopened,
+    /// A statement of an outcome cannot be used: not signed by the target tenant, or about something else.
+    OutcomeStatementInvalid,
     /// The lock's lease has lapsed; a new attempt is needed.
     LeaseLapsed,
     /// The two roots differ.
@@ -106,6 +110,14 @@ error_ids! {
     SkippedItemsNotApproved,
     /// Nothing keeps the mailbox quiet during its cutover, and that was not accepted.
     MailboxNotLocked,
+    /// The organisation that has the mailbox now has not approved its return yet.
+    ReturnNotApproved,
+    /// The time in which a mailbox may be taken back has ended.
+    ReturnPeriodEnded,
+    /// No commit, or no consent with the return right, lets the mailbox be taken back.
+    ReturnRightMissing,
+    /// The old content that a return would begin from is not kept any more.
+    OldContentGone,
     /// The source's contents lost much at once; waiting for a second listing that agrees.
     SourceContentsShrank,
     /// A mail platform refused or failed.

@@ -3,7 +3,8 @@
 //! Its specification is the table verb × mailbox state × what has been withdrawn; the tests walk that table.
 
 use crate::{
-    consent::{ROLE_MAILBOX_MIGRATION, ServicePrincipal},
+    consent::{ROLE_MAILBOX_MIGRATION, ROLE_MAILBOX_RETURN, ServicePrincipal},
+    cutover::{SourceAttempt, SourcePhase},
     error_id::ErrorId,
     id::{ApplicationId, AttemptId, ExchangeGuid, MoveId, ServicePrincipalId, TenantId},
     relationship::OrganizationRelationship,
@@ -73,6 +74,20 @@ pub struct MailboxFacts {
     pub cutover: CutoverFacts,
     /// The move that has it open, if any that is not ended, and whose it is.
     pub open_move: Option<MoveId>,
+    /// How it came here, if a partner's mailbox was moved here and may be taken back.
+    pub return_record: Option<ReturnRecord>,
+}
+
+/// The newest commit between the two organisations by which a mailbox came here: in a return it stands in place of
+/// relationship and scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReturnRecord {
+    /// The old source, as it may come back.
+    pub service_principal: ServicePrincipalId,
+    /// Until when its old content is kept, and with it the right.
+    pub retention_until: Timestamp,
+    /// Whether this organisation has approved the return, for this mailbox or for the partner as a whole.
+    pub approved: bool,
 }
 
 /// How a mailbox belongs to the published scopes.
@@ -95,6 +110,8 @@ pub enum CutoverFacts {
     Locked(Holder),
     /// Prepared by an attempt.
     Prepared(Holder),
+    /// Opened again by hand although an attempt was prepared: as open, but that the attempt's end is answered.
+    Reopened(Holder),
     /// Moved by an attempt; its old content is kept until `retention_until`.
     Moved {
         /// By whom.
@@ -102,6 +119,39 @@ pub enum CutoverFacts {
         /// When sweeps end.
         retention_until: Timestamp,
     },
+}
+
+impl CutoverFacts {
+    /// Told from the newest attempt on the mailbox, and whether the recipient that has the ExchangeGuid is a mailbox now.
+    #[must_use]
+    pub fn of(newest: Option<&SourceAttempt>, retention_until: Option<Timestamp>, is_mailbox: bool) -> Self {
+        let Some(newest) = newest else { return Self::Open };
+        let holder = Holder {
+            attempt: newest.id,
+            move_id: newest.move_id,
+            service_principal: newest.service_principal,
+        };
+        match newest.phase {
+            SourcePhase::Locked => Self::Locked(holder),
+            SourcePhase::Prepared => Self::Prepared(holder),
+            SourcePhase::Reopened => Self::Reopened(holder),
+            SourcePhase::Committed | SourcePhase::Released if !is_mailbox => Self::Moved {
+                holder,
+                retention_until: retention_until.unwrap_or(Timestamp::MIN),
+            },
+            // A catch-up that has ended: the reopened attempt still has to be told so.
+            SourcePhase::Aborted | SourcePhase::Lapsed if newest.catches_up.is_some() => Self::Reopened(Holder {
+                attempt: newest.catches_up.unwrap_or(newest.id),
+                ..holder
+            }),
+            // A mailbox again: it came back, or the lock was undone.
+            SourcePhase::Committed
+            | SourcePhase::Released
+            | SourcePhase::Returned
+            | SourcePhase::Aborted
+            | SourcePhase::Lapsed => Self::Open,
+        }
+    }
 }
 
 /// Which attempt of which move of which partner holds a mailbox.
@@ -158,6 +208,9 @@ const TEXT_HOLD: &str = "A hold keeps the mailbox in the source organisation.";
 const TEXT_OTHER_MOVE: &str = "Another move has the mailbox.";
 const TEXT_STALE: &str = "The request belongs to an attempt that does not hold the mailbox.";
 const TEXT_RETENTION: &str = "The time for which the source keeps the old content has ended.";
+const TEXT_NO_RETURN: &str = "No commit between the two organisations gives the right to take this mailbox back.";
+const TEXT_RETURN_ENDED: &str = "The time in which the mailbox may be taken back has ended.";
+const TEXT_NOT_APPROVED: &str = "The organisation that has the mailbox now has not approved its return yet.";
 
 fn refuse<T>(id: ErrorId, partner_text: &'static str, reason: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal {
@@ -175,20 +228,73 @@ pub fn gate(request: &Request<'_>) -> Result<(), Refusal> {
     match request.verb {
         Verb::Commit | Verb::Abort | Verb::Status => outcome_verb(request),
         Verb::Sweep => {
-            consent(request)?;
-            relationship(request)?;
+            match consent(request)? {
+                // Its own attempt, which `sweep` asks for, is all that a return stands on.
+                Right::Return => {}
+                Right::Migration => {
+                    relationship(request)?;
+                }
+            }
             sweep(request)
         }
         Verb::Open | Verb::Read | Verb::Lock | Verb::Prepare => {
-            consent(request)?;
-            let relationship = relationship(request)?;
-            let mailbox = scope(request, relationship)?;
+            let mailbox = may_have(request, consent(request)?)?;
             permitting(request, mailbox)
         }
     }
 }
 
-fn consent(request: &Request<'_>) -> Result<(), Refusal> {
+/// By which right a caller asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    /// The role Mailbox.Migration: by relationship and scope.
+    Migration,
+    /// The role Mailbox.Return: by the commit record.
+    Return,
+}
+
+/// The mailbox, where the caller's right reaches it.
+fn may_have<'a>(request: &Request<'a>, right: Right) -> Result<&'a MailboxFacts, Refusal> {
+    match right {
+        Right::Migration => {
+            let relationship = relationship(request)?;
+            scope(request, relationship)
+        }
+        Right::Return => returning(request),
+    }
+}
+
+/// A return: the newest commit of this mailbox must be one between the two, not ended, and approved here.
+fn returning<'a>(request: &Request<'a>) -> Result<&'a MailboxFacts, Refusal> {
+    let none = |reason: &str| refuse(ErrorId::ReturnRightMissing, TEXT_NO_RETURN, reason);
+    let Some(mailbox) = request.mailbox else {
+        return none("no mailbox has this ExchangeGuid");
+    };
+    let Some(record) = mailbox.return_record else {
+        return none("no recorded commit brought this mailbox here");
+    };
+    if record.service_principal != request.caller.service_principal {
+        return none("the mailbox came here from another organisation");
+    }
+    if request.now >= record.retention_until {
+        return refuse(
+            ErrorId::ReturnPeriodEnded,
+            TEXT_RETURN_ENDED,
+            format!("the right to take it back ended at {}", record.retention_until),
+        );
+    }
+    if record.approved {
+        Ok(mailbox)
+    } else {
+        refuse(
+            ErrorId::ReturnNotApproved,
+            TEXT_NOT_APPROVED,
+            "Undo-MigrationUser was not run here, and no relationship with MailboxReturnWithoutApproval names the partner",
+        )
+    }
+}
+
+fn consent(request: &Request<'_>) -> Result<Right, Refusal> {
     let Some(principal) = request.principal else {
         return refuse(
             ErrorId::ApplicationNotConsented,
@@ -221,15 +327,22 @@ fn consent(request: &Request<'_>) -> Result<(), Refusal> {
             "the token's application, home tenant or issuer is not that of the service principal",
         );
     }
-    let held = |roles: &[String]| roles.iter().any(|r| r == ROLE_MAILBOX_MIGRATION);
-    if !held(&caller.roles) || !held(&principal.roles) {
-        return refuse(
+    let held = |role: &str| {
+        [&caller.roles, &principal.roles]
+            .iter()
+            .all(|roles| roles.iter().any(|r| r == role))
+    };
+    if held(ROLE_MAILBOX_MIGRATION) {
+        Ok(Right::Migration)
+    } else if held(ROLE_MAILBOX_RETURN) {
+        Ok(Right::Return)
+    } else {
+        refuse(
             ErrorId::InvalidAccessToken,
             TEXT_ROLE,
-            "the role Mailbox.Migration is missing",
-        );
+            "neither Mailbox.Migration nor Mailbox.Return is held by token and service principal",
+        )
     }
-    Ok(())
 }
 
 fn relationship<'a>(request: &Request<'a>) -> Result<&'a OrganizationRelationship, Refusal> {
@@ -341,7 +454,9 @@ fn permitting(request: &Request<'_>, mailbox: &MailboxFacts) -> Result<(), Refus
             TEXT_STALE,
             format!("attempt {} is prepared", h.attempt),
         ),
-        (CutoverFacts::Open | CutoverFacts::Locked(_) | CutoverFacts::Prepared(_), _) => Ok(()),
+        (CutoverFacts::Open | CutoverFacts::Locked(_) | CutoverFacts::Prepared(_) | CutoverFacts::Reopened(_), _) => {
+            Ok(())
+        }
     }
 }
 
@@ -356,7 +471,10 @@ fn is_holder(request: &Request<'_>, holder: Holder) -> bool {
 fn outcome_verb(request: &Request<'_>) -> Result<(), Refusal> {
     let holder = request.mailbox.and_then(|m| match m.cutover {
         CutoverFacts::Open => None,
-        CutoverFacts::Locked(h) | CutoverFacts::Prepared(h) | CutoverFacts::Moved { holder: h, .. } => Some(h),
+        CutoverFacts::Locked(h)
+        | CutoverFacts::Prepared(h)
+        | CutoverFacts::Reopened(h)
+        | CutoverFacts::Moved { holder: h, .. } => Some(h),
     });
     match holder {
         Some(h) if is_holder(request, h) => Ok(()),
@@ -367,9 +485,7 @@ fn outcome_verb(request: &Request<'_>) -> Result<(), Refusal> {
         ),
         Some(_) | None => {
             // To whoever holds nothing here, existence is told only after everything else was proven.
-            consent(request)?;
-            let relationship = relationship(request)?;
-            scope(request, relationship)?;
+            may_have(request, consent(request)?)?;
             refuse(
                 ErrorId::StaleAttempt,
                 TEXT_STALE,
@@ -395,7 +511,13 @@ fn sweep(request: &Request<'_>) -> Result<(), Refusal> {
                 )
             }
         }
-        Some(CutoverFacts::Open | CutoverFacts::Locked(_) | CutoverFacts::Prepared(_) | CutoverFacts::Moved { .. })
+        Some(
+            CutoverFacts::Open
+            | CutoverFacts::Locked(_)
+            | CutoverFacts::Prepared(_)
+            | CutoverFacts::Reopened(_)
+            | CutoverFacts::Moved { .. },
+        )
         | None => refuse(
             ErrorId::StaleAttempt,
             TEXT_STALE,

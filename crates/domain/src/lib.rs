@@ -35,6 +35,8 @@ pub mod gate;
 
 pub mod cutover;
 
+pub mod sweep;
+
 pub mod mailflow;
 
 pub mod csv;
@@ -46,3 +48,5 @@ pub mod adoption;
 pub mod user_list;
 
 pub mod naming;
+
+pub mod consistency;

@@ -1,6 +1,7 @@
 //! Migration users and their moves: one row each, worked on under a lease.
 
 use crate::{
+    consistency::{Assessment, CountsAs, Findings, assess},
     error_id::Problem,
     id::{BatchId, ExchangeGuid, Fence, MoveId, RecipientId, TenantId},
 };
@@ -94,6 +95,29 @@ pub struct MoveFigures {
     pub swept_items: u64,
     /// Round trips between the organisations under the lock.
     pub lock_round_trips: u64,
+    /// Milliseconds that passes took, all of them.
+    pub pass_milliseconds: u64,
+    /// What the report holds, as of the last pass.
+    pub findings: Findings,
+}
+
+impl MoveFigures {
+    /// How well the copy agrees with its source, by these figures.
+    #[must_use]
+    pub fn assessment(&self) -> Assessment {
+        let lost = self.findings.sum(CountsAs::Lost).octets;
+        let octets = self.bytes_total.max(self.bytes_synced.saturating_add(lost));
+        assess(&self.findings, self.items_total, octets)
+    }
+}
+
+impl Move {
+    /// How well the copy agrees with its source; none before the first pass has ended.
+    #[must_use]
+    pub fn assessment(&self) -> Option<Assessment> {
+        let known = self.last_sync.is_some() || !self.figures.findings.is_empty();
+        known.then(|| self.figures.assessment())
+    }
 }
 
 macro_rules! user_status {

@@ -27,6 +27,10 @@ pub struct OrganizationRelationship {
     pub service_principal: Option<ServicePrincipalId>,
     /// Granted locks that may end without Prepare, per mailbox and day (ours; default 3).
     pub max_lock_attempts_per_day: u32,
+    /// Days for which the old content of a mailbox that has moved is kept (source side, ours); none: as the operator set.
+    pub content_retention_days: Option<u32>,
+    /// Mailboxes that came from this partner may be taken back by him without an approval each (ours; default false).
+    pub mailbox_return_without_approval: bool,
 }
 
 impl OrganizationRelationship {

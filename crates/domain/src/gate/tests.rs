@@ -72,6 +72,8 @@ fn world(cutover: CutoverFacts) -> World {
             oauth_application_id: Some(app_id),
             service_principal: Some(PRINCIPAL),
             max_lock_attempts_per_day: 3,
+            content_retention_days: None,
+            mailbox_return_without_approval: false,
         }),
         mailbox: Some(MailboxFacts {
             exchange_guid: ExchangeGuid::from_u128(3),
@@ -79,6 +81,7 @@ fn world(cutover: CutoverFacts) -> World {
             on_hold: false,
             cutover,
             open_move: Some(MOVE),
+            return_record: None,
         }),
         attempt: Some(ATTEMPT),
         move_id: MOVE,
@@ -109,11 +112,12 @@ fn holder() -> Holder {
     }
 }
 
-fn states() -> [(&'static str, CutoverFacts); 4] {
+fn states() -> [(&'static str, CutoverFacts); 5] {
     [
         ("open", CutoverFacts::Open),
         ("locked", CutoverFacts::Locked(holder())),
         ("prepared", CutoverFacts::Prepared(holder())),
+        ("reopened", CutoverFacts::Reopened(holder())),
         (
             "moved",
             CutoverFacts::Moved {
@@ -180,16 +184,16 @@ fn withdrawals() -> Vec<Withdrawal> {
 #[test]
 fn nothing_withdrawn() {
     use ErrorId::{SourceMailboxAlreadyBeingMovedPermanent as Moving, StaleAttempt as Stale};
-    // Columns: open, locked, prepared, moved (all by the asking attempt).
-    let table: [(Verb, [Result<(), ErrorId>; 4]); 8] = [
-        (Verb::Open, [Ok(()), Ok(()), Ok(()), Err(Moving)]),
-        (Verb::Read, [Ok(()), Ok(()), Ok(()), Err(Moving)]),
-        (Verb::Lock, [Ok(()), Ok(()), Ok(()), Err(Moving)]),
-        (Verb::Prepare, [Ok(()), Ok(()), Ok(()), Err(Moving)]),
-        (Verb::Commit, [Err(Stale), Ok(()), Ok(()), Ok(())]),
-        (Verb::Abort, [Err(Stale), Ok(()), Ok(()), Ok(())]),
-        (Verb::Status, [Err(Stale), Ok(()), Ok(()), Ok(())]),
-        (Verb::Sweep, [Err(Stale), Err(Stale), Err(Stale), Ok(())]),
+    // Columns: open, locked, prepared, reopened, moved (all by the asking attempt).
+    let table: [(Verb, [Result<(), ErrorId>; 5]); 8] = [
+        (Verb::Open, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Moving)]),
+        (Verb::Read, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Moving)]),
+        (Verb::Lock, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Moving)]),
+        (Verb::Prepare, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Moving)]),
+        (Verb::Commit, [Err(Stale), Ok(()), Ok(()), Ok(()), Ok(())]),
+        (Verb::Abort, [Err(Stale), Ok(()), Ok(()), Ok(()), Ok(())]),
+        (Verb::Status, [Err(Stale), Ok(()), Ok(()), Ok(()), Ok(())]),
+        (Verb::Sweep, [Err(Stale), Err(Stale), Err(Stale), Err(Stale), Ok(())]),
     ];
     for (verb, row) in table {
         for ((name, state), expected) in states().into_iter().zip(row) {
@@ -316,4 +320,157 @@ fn another_move_of_the_same_partner_is_stale_too() {
             assert_eq!(w.ask(verb), Err(ErrorId::StaleAttempt), "{verb:?}");
         }
     }
+}
+
+/// The old source, taking back what a recorded commit moved: neither relationship nor scope is asked.
+fn returning(cutover: CutoverFacts) -> World {
+    let mut w = world(cutover);
+    w.relationship = None;
+    w.caller.roles = vec![ROLE_MAILBOX_RETURN.into()];
+    w.principal.as_mut().unwrap().roles = vec![ROLE_MAILBOX_RETURN.into()];
+    let mailbox = w.mailbox.as_mut().unwrap();
+    mailbox.membership = Membership::None;
+    mailbox.return_record = Some(ReturnRecord {
+        service_principal: PRINCIPAL,
+        retention_until: at(NOW + 50),
+        approved: true,
+    });
+    w
+}
+
+#[test]
+fn a_return_stands_on_the_commit_record_alone() {
+    use ErrorId::{SourceMailboxAlreadyBeingMovedPermanent as Moving, StaleAttempt as Stale};
+    // Columns: open, locked, prepared, reopened, moved (all by the asking attempt): as for a move.
+    let table: [(Verb, [Result<(), ErrorId>; 5]); 8] = [
+        (Verb::Open, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Moving)]),
+        (Verb::Read, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Moving)]),
+        (Verb::Lock, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Moving)]),
+        (Verb::Prepare, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Moving)]),
+        (Verb::Commit, [Err(Stale), Ok(()), Ok(()), Ok(()), Ok(())]),
+        (Verb::Abort, [Err(Stale), Ok(()), Ok(()), Ok(()), Ok(())]),
+        (Verb::Status, [Err(Stale), Ok(()), Ok(()), Ok(()), Ok(())]),
+        (Verb::Sweep, [Err(Stale), Err(Stale), Err(Stale), Err(Stale), Ok(())]),
+    ];
+    for (verb, row) in table {
+        for ((name, state), expected) in states().into_iter().zip(row) {
+            assert_eq!(returning(state).ask(verb), expected, "{verb:?} {name}");
+        }
+    }
+}
+
+#[test]
+fn what_ends_a_return() {
+    use ErrorId::{
+        ApplicationNotConsented, InvalidAccessToken, MailboxOnHold, ReturnNotApproved, ReturnPeriodEnded,
+        ReturnRightMissing, SourceMailboxAlreadyBeingMovedPermanent as Moving, SourceTenantNotAuthorized,
+    };
+    fn record(w: &mut World) -> &mut ReturnRecord {
+        w.mailbox.as_mut().unwrap().return_record.as_mut().unwrap()
+    }
+    type Case = (&'static str, ErrorId, fn(&mut World));
+    let cases: [Case; 12] = [
+        ("right revoked", ApplicationNotConsented, |w| {
+            w.principal.as_mut().unwrap().revoked_at = Some(at(NOW - 1))
+        }),
+        ("right ended", ApplicationNotConsented, |w| {
+            w.principal.as_mut().unwrap().expires_at = at(NOW)
+        }),
+        ("principal gone", ApplicationNotConsented, |w| w.principal = None),
+        ("token without role", InvalidAccessToken, |w| w.caller.roles.clear()),
+        ("principal without role", InvalidAccessToken, |w| {
+            w.principal.as_mut().unwrap().roles.clear()
+        }),
+        // A token for moves is none for returns, and the other way round.
+        ("token of a move", InvalidAccessToken, |w| {
+            w.caller.roles = vec![ROLE_MAILBOX_MIGRATION.into()]
+        }),
+        ("both roles, no relationship", SourceTenantNotAuthorized, |w| {
+            w.caller.roles.push(ROLE_MAILBOX_MIGRATION.into());
+            w.principal.as_mut().unwrap().roles.push(ROLE_MAILBOX_MIGRATION.into());
+        }),
+        ("no mailbox", ReturnRightMissing, |w| w.mailbox = None),
+        ("no commit", ReturnRightMissing, |w| {
+            w.mailbox.as_mut().unwrap().return_record = None
+        }),
+        ("another's commit", ReturnRightMissing, |w| {
+            record(w).service_principal = ServicePrincipalId::from_u128(50)
+        }),
+        ("after retention", ReturnPeriodEnded, |w| {
+            record(w).retention_until = at(NOW)
+        }),
+        ("not approved", ReturnNotApproved, |w| record(w).approved = false),
+    ];
+    for (state_name, state) in states() {
+        for (name, id, change) in cases {
+            let mut w = returning(state);
+            change(&mut w);
+            for verb in [Verb::Open, Verb::Read, Verb::Lock, Verb::Prepare] {
+                assert_eq!(w.ask(verb), Err(id), "{verb:?} {state_name} {name}");
+            }
+            // Once there is an attempt its outcome is told whatever has ended since.
+            let held = w.mailbox.is_some() && state != CutoverFacts::Open;
+            for verb in [Verb::Commit, Verb::Abort, Verb::Status] {
+                assert_eq!(
+                    w.ask(verb),
+                    if held { Ok(()) } else { Err(id) },
+                    "{verb:?} {state_name} {name}"
+                );
+            }
+        }
+    }
+    for (name, id, change) in [
+        (
+            "hold",
+            MailboxOnHold,
+            (|w: &mut World| w.mailbox.as_mut().unwrap().on_hold = true) as fn(&mut World),
+        ),
+        ("other move", Moving, |w| {
+            w.mailbox.as_mut().unwrap().open_move = Some(MoveId::from_u128(77))
+        }),
+    ] {
+        let mut w = returning(CutoverFacts::Open);
+        change(&mut w);
+        for verb in [Verb::Open, Verb::Read, Verb::Lock, Verb::Prepare] {
+            assert_eq!(w.ask(verb), Err(id), "{verb:?} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_move_is_not_let_through_by_a_commit_record() {
+    let mut w = returning(CutoverFacts::Open);
+    for roles in [&mut w.caller.roles, &mut w.principal.as_mut().unwrap().roles] {
+        *roles = vec![ROLE_MAILBOX_MIGRATION.into()];
+    }
+    assert_eq!(w.ask(Verb::Open), Err(ErrorId::SourceTenantNotAuthorized));
+}
+
+/// Guards against a target that decided, was reopened, and never learns so because a lock came in between.
+#[test]
+fn a_catch_up_that_has_ended_leaves_the_reopened_attempt_answered() {
+    use crate::cutover::{SourceAttempt, SourcePhase};
+    let reopened = AttemptId::from_u128(0xa0);
+    let catch_up = |phase| SourceAttempt {
+        id: ATTEMPT,
+        move_id: MOVE,
+        service_principal: PRINCIPAL,
+        phase,
+        granted_at: at(NOW),
+        lease_until: at(NOW),
+        committed_at: None,
+        catches_up: Some(reopened),
+    };
+    for phase in [SourcePhase::Lapsed, SourcePhase::Aborted] {
+        let facts = CutoverFacts::of(Some(&catch_up(phase)), None, true);
+        let mut w = world(facts);
+        w.attempt = Some(reopened);
+        w.principal.as_mut().unwrap().revoked_at = Some(at(NOW - 1));
+        assert_eq!(w.ask(Verb::Commit), Ok(()), "{phase:?}");
+        let mut w = world(facts);
+        w.attempt = Some(AttemptId::from_u128(0xa1));
+        assert_eq!(w.ask(Verb::Lock), Ok(()), "{phase:?}");
+    }
+    let facts = CutoverFacts::of(Some(&catch_up(SourcePhase::Locked)), None, true);
+    assert_eq!(facts, CutoverFacts::Locked(holder()));
 }
