@@ -26,9 +26,16 @@ const TASKS: &[(&str, &[&str])] = &[
     ),
     (
         "Moving, as target",
-        &["MigrationBatch", "MigrationUser", "MigrationUserStatistics"],
+        &[
+            "MigrationBatch",
+            "MigrationUser",
+            "MigrationUserStatistics",
+            "MigrationReport",
+            "MigrationOutcome",
+        ],
     ),
     ("What leaves, as source", &["OutboundMigration"]),
+    ("Receipts, on both sides", &["MigrationReceipt"]),
     ("Organisation", &["AcceptedDomain", "OrganizationConfig"]),
 ];
 
@@ -101,6 +108,9 @@ fn client_switches(declaration: &Declaration) -> String {
             "    --credentials-file FILE   {\"UserName\", \"Password\"} as JSON, or two lines; - for standard input\n",
         );
     }
+    if crate::cmdlet::gives_a_file(declaration) {
+        page.push_str("    --out FILE       writes what it gives into a new file\n");
+    }
     if crate::wait::goal_of(&declaration.name()).is_some() {
         page.push_str("    --wait           shows progress until the batch has got there\n");
     }
@@ -147,6 +157,18 @@ pub(crate) fn overview() -> String {
         ("help COMMAND", "a command's parameters, output and examples"),
     ];
     push_rows(&mut page, &rows);
+    page.push_str("\nAnyone, anywhere:\n");
+    let rows = [
+        (
+            "receipt verify FILE --keys KEYS",
+            "checks a receipt, alone or against a mailbox",
+        ),
+        (
+            "receipt digest FILE",
+            "prints the digest by which receipts know a message",
+        ),
+    ];
+    push_rows(&mut page, &rows);
     page.push_str("\nCommands (upper and lower case do not matter):\n");
     for (task, nouns) in TASKS {
         let declarations: Vec<&Declaration> = nouns
@@ -161,7 +183,8 @@ pub(crate) fn overview() -> String {
     push_task(&mut page, "Other", &others);
     page.push_str(
         "\nSwitches of every command: --profile NAME, --json (data on standard output; messages always on standard error).\n\
-         Exit codes: 0 done; 1 refused or failed; 2 not understood, nothing was done.\n",
+         Exit codes: 0 done; 1 refused or failed; 2 not understood, nothing was done. Of receipt verify also: 3 it does not\n\
+         verify; 4 it is consistent, but not every signature was checked; 5 the mailbox does not hold what it says.\n",
     );
     page
 }

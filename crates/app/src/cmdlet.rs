@@ -11,9 +11,11 @@ use crate::{
     text::harmless,
     wait,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rehome_command::{Declaration, ParameterType, Parameters, Secrets, bind_words};
 use rehome_remote::client::{AdminClient, Invoked};
 use serde_json::Value as Json;
+use std::{fs, io::Write, path::Path};
 
 /// Switches of the command line itself, which no cmdlet has: they begin with two hyphens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(crate) struct Switches {
     wait: bool,
     /// `--credentials-file`.
     credentials_file: Option<String>,
+    /// `--out`.
+    out: Option<String>,
     /// `--help` or `-?`.
     help: bool,
 }
@@ -76,6 +80,7 @@ impl Switches {
             match name {
                 "profile" => self.profile = Some(value()?),
                 "credentials-file" => self.credentials_file = Some(value()?),
+                "out" => self.out = Some(value()?),
                 _ if attached.is_some() => return Err(unknown_switch(word)),
                 "json" => self.json = true,
                 "list" => self.list = true,
@@ -90,7 +95,7 @@ impl Switches {
 
 fn unknown_switch(word: &str) -> Failure {
     Failure::usage(format!("'{word}' is not a switch of the command line")).advice(
-        "Switches: --profile NAME, --json, --list, --wait, --credentials-file FILE, --help. A cmdlet's parameters begin with one hyphen.",
+        "Switches: --profile NAME, --json, --list, --wait, --credentials-file FILE, --out FILE, --help. A cmdlet's parameters begin with one hyphen.",
     )
 }
 
@@ -126,10 +131,15 @@ pub(crate) async fn run(words: &[String], switches: Switches) -> Result<(), Fail
             )));
         }
     };
+    if switches.out.is_some() && !gives_a_file(declaration) {
+        return Err(Failure::usage(format!("{} gives no file", declaration.name())));
+    }
     let session = AdminSession::new(profile)?;
-    let invoked = session
-        .invoke(&declaration.name(), parameters.to_json(Secrets::Keep))
-        .await?;
+    let sent = parameters.to_json(Secrets::Keep);
+    let mut invoked = session.invoke(&declaration.name(), sent.clone()).await?;
+    if let Some(out) = &switches.out {
+        write_file(&session, (declaration, sent), &mut invoked, Path::new(out)).await?;
+    }
     warn(&invoked.warnings);
     let form = match switches.form() {
         Form::Usual if is_report(declaration) && invoked.value.len() == 1 => Form::List,
@@ -140,6 +150,54 @@ pub(crate) async fn run(words: &[String], switches: Switches) -> Result<(), Fail
         Some(goal) => wait::wait(&session, goal, &parameters, &invoked.value).await,
         None => Ok(()),
     }
+}
+
+/// Whether a cmdlet gives octets for a file, in parts where they are many.
+pub(crate) fn gives_a_file(declaration: &Declaration) -> bool {
+    declaration.output.iter().any(|property| property.name == "FileData")
+}
+
+/// Writes the octets of the one object into a new file, asking for further parts as long as there are any. The octets go
+/// out of the object, which is shown after.
+async fn write_file(
+    session: &AdminSession,
+    (declaration, mut sent): (&Declaration, Json),
+    invoked: &mut Invoked,
+    path: &Path,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::while_doing(&path.display().to_string(), &error);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(failed)?;
+    let [object] = invoked.value.as_mut_slice() else {
+        return Err(Failure::failed("the answer is not one object"));
+    };
+    let mut next = part_of(object, &mut file).map_err(failed)?;
+    while let Some(part) = next {
+        if let Some(parameters) = sent.as_object_mut() {
+            parameters.insert("Part".to_owned(), part);
+        }
+        let mut more = session.invoke(&declaration.name(), sent.clone()).await?;
+        let [object] = more.value.as_mut_slice() else {
+            return Err(Failure::failed("the answer is not one object"));
+        };
+        next = part_of(object, &mut file).map_err(failed)?;
+    }
+    file.sync_all().map_err(failed)
+}
+
+/// Writes an object's octets, takes them out of it, and says which part comes next.
+fn part_of(object: &mut Json, file: &mut fs::File) -> std::io::Result<Option<Json>> {
+    let Some(members) = object.as_object_mut() else {
+        return Ok(None);
+    };
+    let data = members.remove("FileData");
+    let data = data.as_ref().and_then(Json::as_str).unwrap_or_default();
+    let octets = STANDARD.decode(data).map_err(std::io::Error::other)?;
+    file.write_all(&octets)?;
+    Ok(members.remove("NextPart").filter(|next| !next.is_null()))
 }
 
 /// Whether one object of this cmdlet is read from top to bottom rather than across.

@@ -11,6 +11,12 @@ pub(crate) enum Exit {
     Failed = 1,
     /// The command was not understood: nothing was done.
     Usage = 2,
+    /// A receipt does not verify: it is damaged, altered, forged, or no receipt.
+    Refuted = 3,
+    /// A receipt is consistent, but not every signature could be checked.
+    Unsigned = 4,
+    /// A receipt verifies, and the mailbox does not hold what it says.
+    Differs = 5,
 }
 
 /// A command that failed.

@@ -18,6 +18,7 @@ mod output;
 mod platforms;
 mod print;
 mod profile;
+mod receipt;
 mod serve;
 mod session;
 mod text;
@@ -108,6 +109,9 @@ enum Task {
         #[arg(long)]
         yes: bool,
     },
+    /// Verifies receipts of moves, anywhere.
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptTask),
     /// Prints help on a command.
     Help {
         /// The command's name.
@@ -312,6 +316,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             };
             block_on(Threads::One, session::consent(profile.as_deref(), &link, answer, form))
         }
+        Task::Receipt(task) => block_on(Threads::One, receipt::run(task, form)),
         Task::Help { command } => help(&command),
         Task::Cmdlet(words) => block_on(Threads::One, cmdlet::run(&words, Switches::new(profile, json))),
     }

@@ -163,6 +163,8 @@ impl Rooms {
             target_settings(config)?,
         );
         target.reach_imap(imap_endpoints::connect(config)?);
+        source.sign_receipts(identity.clone());
+        target.sign_receipts(identity.clone());
         let context = context_maker(config, store, &identity, &source, &target, platforms, &clock);
         Ok(Self {
             identity,
@@ -342,6 +344,7 @@ fn target_settings(config: &Config) -> Result<TargetSettings, Failure> {
             crate::config::ReadBack::Off => false,
         },
         max_receive_size: replication.max_receive_size.get(),
+        longest_pause: replication.longest_pause_seconds.get32(),
     })
 }
 

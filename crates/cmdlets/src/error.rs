@@ -50,6 +50,7 @@ impl Category {
             ErrorId::ManagementObjectAmbiguous
             | ErrorId::ParameterBinding
             | ErrorId::MigrationCsvInvalid
+            | ErrorId::OutcomeStatementInvalid
             | ErrorId::NotAcceptedDomain
             | ErrorId::SameTenant
             | ErrorId::InvalidTenant => Self::InvalidArgument,
@@ -79,6 +80,7 @@ impl Category {
             | ErrorId::LegacyExchangeDnNotAccepted
             | ErrorId::CutoverNotNow
             | ErrorId::StaleAttempt
+            | ErrorId::MailboxReopened
             | ErrorId::LeaseLapsed
             | ErrorId::RootMismatch
             | ErrorId::ReadBackRequired
@@ -90,6 +92,10 @@ impl Category {
             | ErrorId::ExternalEmailAddressInvalid
             | ErrorId::SkippedItemsNotApproved
             | ErrorId::MailboxNotLocked
+            | ErrorId::ReturnNotApproved
+            | ErrorId::ReturnPeriodEnded
+            | ErrorId::ReturnRightMissing
+            | ErrorId::OldContentGone
             | ErrorId::SourceContentsShrank => Self::InvalidOperation,
             ErrorId::MailboxPlatform | ErrorId::Unexpected => Self::NotSpecified,
         }

@@ -36,7 +36,12 @@ impl FromStr for Origin {
             return Err(bad());
         }
         let url = Url::parse(&format!("https://{rest}")).map_err(|_| bad())?;
-        Ok(Self(url.origin().ascii_serialization()))
+        let origin = url.origin().ascii_serialization();
+        // The form with its scheme and the host in ASCII may be longer than what was written.
+        if origin.len() > 300 {
+            return Err(bad());
+        }
+        Ok(Self(origin))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A tenant's own signing keys, its published key set, and the check of a partner's against the pinned keys.
 
 use crate::{
-    authority::Origin,
+    authority::{Origin, PartnerAuthority},
     clock::{SKEW, after},
     error::{KeySetError, KeyStoreError},
     jws::{self, Jwk, PublicKey, SigningKey, TokenType},
@@ -9,6 +9,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use rehome_domain::{
+    address::DomainName,
     consent::{KeyPurpose, PinnedKey, PinnedKeys},
     id::TenantId,
 };
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 /// Most keys that a published set may hold.
 pub const MAX_KEYS: usize = 64;
+/// Most domains that a key set may name.
+const MAX_DOMAINS: usize = 5_000;
 /// How long a signed key set may be used, in seconds.
 const KEY_SET_LIFETIME: i64 = 86_400;
 
@@ -208,25 +211,97 @@ struct KeySetClaims {
     iss: String,
     sequence: u64,
     keys: Vec<PublishedKey>,
+    /// What a partner needs to let mailboxes go back to the tenant.
+    #[serde(default)]
+    home_domains: Vec<String>,
+    #[serde(default)]
+    rehome_outcome_endpoint: Option<String>,
     iat: i64,
     exp: i64,
 }
 
-/// Signs the tenant's key set with its current token key.
+/// Signs the tenant's key set, with its domains and outcome address, with its current token key.
 pub(crate) fn sign_key_set(
     keys: &TenantKeys,
     origin: &Origin,
     tenant: TenantId,
+    home_domains: Vec<String>,
     now: Timestamp,
 ) -> Result<String, jws::CryptographyFailed> {
     let claims = KeySetClaims {
         iss: origin.issuer(tenant),
         sequence: keys.sequence,
         keys: publish(keys),
+        home_domains,
+        rehome_outcome_endpoint: Some(origin.outcome_endpoint(tenant)),
         iat: now.as_second(),
         exp: after(now, KEY_SET_LIFETIME).as_second(),
     };
     keys.token.sign(TokenType::KeySet, &claims)
+}
+
+/// What a tenant says of itself, as read from its own server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantDescription {
+    /// Its domains.
+    pub home_domains: Vec<String>,
+    /// Where the outcome of an attempt can be asked.
+    pub outcome_endpoint: String,
+    /// Its keys, to be pinned.
+    pub keys: PinnedKeys,
+    /// The key that signed this: where others are pinned already, it must be one of them.
+    pub signer: String,
+}
+
+/// Reads the key set of a partner whose authority was found and checked: what is pinned when mailboxes came from there,
+/// so that he may take them back. It must be signed by a token key that it lists itself.
+///
+/// # Errors
+/// [`KeySetError`]; also where it names no domain or no outcome address at the authority's own server.
+pub fn read_tenant_description(
+    authority: &PartnerAuthority,
+    document: &str,
+    now: Timestamp,
+) -> Result<TenantDescription, KeySetError> {
+    let bad = |why: &str| KeySetError::Token(jws::JwsError::Malformed(why.to_owned()));
+    let unverified = jws::Unverified::parse(document, TokenType::KeySet)?;
+    let kid = unverified.kid()?;
+    let listed: KeySetClaims = unverified.claims()?;
+    let signer = listed
+        .keys
+        .iter()
+        .find(|key| key.kid == kid && key.rehome_purpose == PublishedPurpose::Token)
+        .and_then(|key| PublicKey::from_jwk(&key.jwk).ok())
+        .filter(|key| key.kid() == kid)
+        .ok_or_else(|| bad("it is signed by a key that it does not list for tokens"))?;
+    let claims: KeySetClaims = unverified.verify(&signer)?;
+    if claims.iss != authority.issuer {
+        return Err(KeySetError::WrongIssuer {
+            expected: authority.issuer.clone(),
+        });
+    }
+    if claims.iat > now.as_second() + SKEW || now.as_second() >= claims.exp {
+        return Err(KeySetError::NotNow);
+    }
+    let outcome_endpoint = claims
+        .rehome_outcome_endpoint
+        .filter(|url| url.len() <= 500 && authority.origin.holds(url))
+        .ok_or_else(|| bad("it names no outcome address at its own server"))?;
+    if claims.home_domains.is_empty() || claims.home_domains.len() > MAX_DOMAINS {
+        return Err(bad("it names no domain, or too many"));
+    }
+    let domains = claims
+        .home_domains
+        .iter()
+        .map(|d| d.parse::<DomainName>().map(|d| d.to_string()));
+    Ok(TenantDescription {
+        home_domains: domains
+            .collect::<Result<_, _>>()
+            .map_err(|_| bad("one of its domains is not a domain name"))?,
+        outcome_endpoint,
+        keys: read_published(claims.sequence, &claims.keys).map_err(|why| bad(&why))?,
+        signer: kid.to_owned(),
+    })
 }
 
 /// What to pin after a partner published a new key set: accepted only when a pinned token key signed it and its
@@ -339,7 +414,7 @@ pub(crate) mod tests {
             token: old.token,
             statement: old.statement,
         };
-        let signed = sign_key_set(&successor, &origin(), TENANT, at(0)).unwrap();
+        let signed = sign_key_set(&successor, &origin(), TENANT, vec![], at(0)).unwrap();
         let taken = check_key_set(&pinned, &issuer, &signed, at(10)).unwrap();
         assert_eq!((taken.sequence, taken.keys.len()), (4, 4));
         // Replayed: the number does not grow any more.
@@ -360,7 +435,7 @@ pub(crate) mod tests {
             Err(KeySetError::WrongIssuer { .. })
         ));
         // Signed by a stranger.
-        let stranger = sign_key_set(&keys(9), &origin(), TENANT, at(0)).unwrap();
+        let stranger = sign_key_set(&keys(9), &origin(), TENANT, vec![], at(0)).unwrap();
         let error = check_key_set(&pinned, &issuer, &stranger, at(0)).unwrap_err();
         assert!(matches!(error, KeySetError::NotPinned { .. }));
         assert_eq!(error.error_id().as_str(), "KeyNotPinnedException");
@@ -376,12 +451,56 @@ pub(crate) mod tests {
             token: successor.token,
             statement: successor.statement,
         };
-        let signed = sign_key_set(&lost, &origin(), TENANT, at(0)).unwrap();
+        let signed = sign_key_set(&lost, &origin(), TENANT, vec![], at(0)).unwrap();
         let taken = check_key_set(&pinned, &issuer, &signed, at(0)).unwrap();
         assert!(
             taken
                 .keys
                 .contains(pinned.keys.iter().find(|k| k.purpose == KeyPurpose::Statement).unwrap())
         );
+    }
+
+    #[test]
+    fn what_a_tenant_says_of_itself() {
+        use crate::authority::{check_discovery, discovery_document};
+        let authority = |origin: &Origin| {
+            check_discovery(origin, discovery_document(origin, TENANT).to_string().as_bytes()).unwrap()
+        };
+        let (here, own) = (authority(&origin()), keys(3));
+        let domains = || vec!["contoso.example".to_owned()];
+        let signed = sign_key_set(&own, &origin(), TENANT, domains(), at(0)).unwrap();
+        let found = read_tenant_description(&here, &signed, at(1)).unwrap();
+        assert_eq!((found.home_domains, found.keys), (domains(), pin(&own)));
+        assert_eq!(found.outcome_endpoint, origin().outcome_endpoint(TENANT));
+        assert!(matches!(
+            read_tenant_description(&here, &signed, at(KEY_SET_LIFETIME)),
+            Err(KeySetError::NotNow)
+        ));
+        let elsewhere: Origin = "mail.fabrikam.example".parse().unwrap();
+        assert!(matches!(
+            read_tenant_description(&authority(&elsewhere), &signed, at(1)),
+            Err(KeySetError::WrongIssuer { .. })
+        ));
+        // An earlier version's set names no domain.
+        let bare = sign_key_set(&own, &origin(), TENANT, vec![], at(0)).unwrap();
+        assert!(read_tenant_description(&here, &bare, at(1)).is_err());
+        // Signed by a key that the set does not list.
+        let claims = KeySetClaims {
+            iss: here.issuer.clone(),
+            sequence: 3,
+            keys: publish(&own),
+            home_domains: domains(),
+            rehome_outcome_endpoint: Some(origin().outcome_endpoint(TENANT)),
+            iat: at(0).as_second(),
+            exp: at(60).as_second(),
+        };
+        let forged = keys(3).token.sign(TokenType::KeySet, &claims).unwrap();
+        assert!(read_tenant_description(&here, &forged, at(1)).is_err());
+        let astray = KeySetClaims {
+            rehome_outcome_endpoint: Some(elsewhere.outcome_endpoint(TENANT)),
+            ..claims
+        };
+        let astray = own.token.sign(TokenType::KeySet, &astray).unwrap();
+        assert!(read_tenant_description(&here, &astray, at(1)).is_err());
     }
 }

@@ -15,6 +15,7 @@ pub mod error;
 pub mod jws;
 pub mod keyset;
 pub mod partner;
+pub mod receipt_keys;
 pub mod seal;
 pub mod statement;
 pub mod token;

@@ -193,9 +193,29 @@ pub(crate) fn sign_assertion(
     audience: &str,
     now: Timestamp,
 ) -> Result<SecretString, CryptographyFailed> {
+    sign_assertion_about(key, issuer, app_id.to_string(), audience, now)
+}
+
+/// Signs an assertion of an authority about itself: that of an old source which takes mailboxes back.
+pub(crate) fn sign_return_assertion(
+    key: &SigningKey,
+    issuer: &str,
+    audience: &str,
+    now: Timestamp,
+) -> Result<SecretString, CryptographyFailed> {
+    sign_assertion_about(key, issuer, issuer.to_owned(), audience, now)
+}
+
+fn sign_assertion_about(
+    key: &SigningKey,
+    issuer: &str,
+    subject: String,
+    audience: &str,
+    now: Timestamp,
+) -> Result<SecretString, CryptographyFailed> {
     let claims = AssertionClaims {
         iss: issuer.to_owned(),
-        sub: app_id.to_string(),
+        sub: subject,
         aud: audience.to_owned(),
         jti: Uuid::new_v4().to_string(),
         iat: now.as_second(),
@@ -231,7 +251,13 @@ pub(crate) fn check_assertion(
     if claims.iss != principal.issuer {
         return Err(bad("its issuer is not the one consented to"));
     }
-    if claims.sub.parse() != Ok(principal.app_id) {
+    // An old source speaks for itself, an application's authority for the application; never one in place of the other.
+    let about_it = if principal.is_return_client() {
+        claims.sub == principal.issuer
+    } else {
+        claims.sub.parse() == Ok(principal.app_id)
+    };
+    if !about_it {
         return Err(bad("it is about another application"));
     }
     if claims.aud != token_endpoint {

@@ -14,6 +14,8 @@ pub use rehome_replicate::Side as ReportSide;
 
 mod ledger;
 
+pub mod receipt;
+
 pub mod source;
 
 pub mod target;

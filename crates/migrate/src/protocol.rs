@@ -2,9 +2,11 @@
 //!
 //! `schema/protocol.cddl` describes the CBOR frames of listings and contents.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rehome_domain::id::MoveId;
 use rehome_mailbox::{Folder, FolderPath, FolderStatus, SpecialUse};
-use rehome_replicate::{Exception, ExceptionKind, Held};
+use rehome_replicate::{Exception, ExceptionKind, Held, Pair, PairedFolder, PairsFrom, PairsPage};
+use rehome_wire::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 /// The versions spoken here, as in `rehome_protocol_versions`.
@@ -44,6 +46,131 @@ pub struct OpenAnswer {
     pub source_time: i64,
     /// Whether the source can keep the mailbox quiet: [`LOCKED`] or [`NOT_LOCKED`]. What else is said is not locked.
     pub lock_method: String,
+    /// Whether the consent holds the return right: the source may take the mailbox back until retention ends. None where
+    /// the caller is himself one who takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_right: Option<bool>,
+}
+
+/// Request of `pairs`: which items here are which items at the old source, for a move back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairsRequest {
+    /// As the last answer said in `next`; 0 at the beginning.
+    #[serde(default)]
+    pub folder: u32,
+    /// As the last answer said in `next`; 0 at the beginning.
+    #[serde(default)]
+    pub chunk: u32,
+}
+
+/// Answer to `pairs`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairsAnswer {
+    /// Folders, or parts of them; the parts of one follow each other. None at all: nothing is known any more.
+    pub folders: Vec<PairedFolderBody>,
+    /// Where the next page begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<PairsRequest>,
+}
+
+/// Pairs of one folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairedFolderBody {
+    /// The path where the mailbox is now, as last synced.
+    pub path: Vec<String>,
+    /// The UIDVALIDITY there.
+    pub uid_validity: u32,
+    /// The path at the old source.
+    pub origin_path: Vec<String>,
+    /// The UIDVALIDITY there.
+    pub origin_uid_validity: u32,
+    /// Base64 of 56 octets a pair: uid here (4), uid at the old source (4), canonical length (8), received time at the old
+    /// source in seconds since 1970 (8, signed), digest (32); numbers with the highest octet first.
+    pub pairs: String,
+}
+
+/// Pairs in one [`PairsAnswer`], about.
+pub const PAIRS_PAGE: usize = 8_192;
+/// Most pairs that one answer may hold.
+const MOST_PAIRS: usize = 4 * PAIRS_PAGE;
+/// Octets of one pair.
+const PAIR: usize = 56;
+
+impl From<&PairsPage> for PairsAnswer {
+    fn from(page: &PairsPage) -> Self {
+        let folders = page.folders.iter().map(|folder| {
+            let mut octets = Vec::with_capacity(folder.pairs.len() * PAIR);
+            for pair in &folder.pairs {
+                octets.extend_from_slice(&pair.uid.to_be_bytes());
+                octets.extend_from_slice(&pair.origin.to_be_bytes());
+                octets.extend_from_slice(&pair.length.to_be_bytes());
+                octets.extend_from_slice(&pair.received.to_be_bytes());
+                octets.extend_from_slice(&pair.digest.0);
+            }
+            PairedFolderBody {
+                path: folder.path.0.clone(),
+                uid_validity: folder.uid_validity,
+                origin_path: folder.origin_path.0.clone(),
+                origin_uid_validity: folder.origin_uid_validity,
+                pairs: STANDARD.encode(&octets),
+            }
+        });
+        Self {
+            folders: folders.collect(),
+            next: page.next.map(|next| PairsRequest {
+                folder: next.folder,
+                chunk: next.chunk,
+            }),
+        }
+    }
+}
+
+impl PairsAnswer {
+    /// The page; none where it cannot be read or is too long.
+    #[must_use]
+    pub fn read(&self) -> Option<PairsPage> {
+        let mut all = 0;
+        let mut folders = Vec::with_capacity(self.folders.len());
+        for folder in &self.folders {
+            let octets = STANDARD.decode(&folder.pairs).ok()?;
+            let (pairs, rest) = octets.as_chunks::<PAIR>();
+            all += pairs.len();
+            if !rest.is_empty() || all > MOST_PAIRS || folder.path.is_empty() || folder.origin_path.is_empty() {
+                return None;
+            }
+            folders.push(PairedFolder {
+                path: FolderPath(folder.path.clone()),
+                uid_validity: folder.uid_validity,
+                origin_path: FolderPath(folder.origin_path.clone()),
+                origin_uid_validity: folder.origin_uid_validity,
+                pairs: pairs.iter().map(read_pair).collect(),
+            });
+        }
+        Some(PairsPage {
+            folders,
+            next: self.next.map(PairsFrom::from),
+        })
+    }
+}
+
+fn read_pair(octets: &[u8; PAIR]) -> Pair {
+    let part = |from: usize| -> [u8; 4] { std::array::from_fn(|at| octets[from + at]) };
+    Pair {
+        uid: u32::from_be_bytes(part(0)),
+        origin: u32::from_be_bytes(part(4)),
+        length: u64::from_be_bytes(std::array::from_fn(|at| octets[8 + at])),
+        received: i64::from_be_bytes(std::array::from_fn(|at| octets[16 + at])),
+        digest: Digest(std::array::from_fn(|at| octets[24 + at])),
+    }
+}
+
+impl From<PairsRequest> for PairsFrom {
+    fn from(request: PairsRequest) -> Self {
+        Self {
+            folder: request.folder,
+            chunk: request.chunk,
+        }
+    }
 }
 
 /// Request of `folders`.
@@ -214,7 +341,7 @@ pub struct ItemsRequest {
     pub attempt: Option<String>,
 }
 
-/// Request of `lock`, `renew`, `commit`, `abort`, `status`.
+/// Request of `lock`, `renew`, `commit`, `abort`, `status`, `takeback`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptRequest {
     /// The attempt's 128 bits, hyphenated.
@@ -260,6 +387,9 @@ pub struct ExceptionBody {
     pub approved: bool,
     /// What the target holds.
     pub held: HeldBody,
+    /// Why, as the target's report says; at most [`rehome_wire::receipt::MAX_REASON`] octets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// What the target holds of an item that differs; what is equal or unknown is left out.
@@ -293,6 +423,7 @@ impl From<&Exception> for ExceptionBody {
                 flags: e.held.flags.clone(),
                 received: e.held.received,
             },
+            reason: None,
         }
     }
 }
@@ -336,12 +467,32 @@ pub struct CommitAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AbortAnswer {}
 
+/// Request of `receipt`, after Commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptRequest {
+    /// The attempt.
+    pub attempt: String,
+    /// The target's statement of the receipt (`rehome-receipt+jwt`), for the source to keep.
+    pub statement: String,
+}
+
+/// Answer to `receipt`; repeating gives the same statement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptAnswer {
+    /// The source's statement of the receipt (`rehome-receipt+jwt`).
+    pub statement: String,
+}
+
 /// Answer to `status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusAnswer {
     /// `locked`, `prepared`, `committed`, `aborted` or `lapsed`.
     pub phase: String,
 }
+
+/// Answer to `takeback`: the old source brings the mailbox back, or does already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeBackAnswer {}
 
 /// Answer to `sweep`: what came after the listing behind Prepare's root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -480,6 +631,48 @@ mod tests {
             1
         );
         assert!(FoldersAnswer::page(&all, 9_999).folders.is_empty());
+    }
+
+    #[test]
+    fn pairs_there_and_back() {
+        let page = PairsPage {
+            folders: vec![PairedFolder {
+                path: FolderPath(vec!["INBOX".into()]),
+                uid_validity: 7,
+                origin_path: FolderPath(vec!["INBOX".into()]),
+                origin_uid_validity: 8,
+                pairs: vec![
+                    Pair {
+                        uid: 1,
+                        origin: 0x0102_0304,
+                        length: 0x0506_0708_090a_0b0c,
+                        received: -5,
+                        digest: Digest([9; 32]),
+                    },
+                    Pair {
+                        uid: u32::MAX,
+                        origin: 2,
+                        length: 3,
+                        received: i64::MAX,
+                        digest: Digest([8; 32]),
+                    },
+                ],
+            }],
+            next: Some(PairsFrom { folder: 3, chunk: 4 }),
+        };
+        let answer = PairsAnswer::from(&page);
+        let text = serde_json::to_string(&answer).unwrap();
+        let read: PairsAnswer = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.read().unwrap(), page);
+        let with = |pairs: String| {
+            let mut bad = answer.clone();
+            bad.folders[0].pairs = pairs;
+            bad.read()
+        };
+        assert_eq!(with("?".into()), None);
+        assert_eq!(with(STANDARD.encode([0; PAIR + 1])), None);
+        assert_eq!(with(STANDARD.encode(vec![0; PAIR * (MOST_PAIRS + 1)])), None);
+        assert!(with(String::new()).unwrap().folders[0].pairs.is_empty());
     }
 
     #[test]

@@ -104,6 +104,7 @@ fn deployment(folder: &Path, store: Store, name: &str, connector: HttpsConnector
         spool: folder.to_owned(),
         read_back: true,
         max_receive_size: 1024 * 1024,
+        longest_pause: 86_400,
     };
     let seal = identity.seal_key().clone();
     let target = Target::new(
@@ -287,6 +288,7 @@ impl Scene {
             remote_tenant_id: None,
             application_id: app,
             secret: secret.clone(),
+            returning: false,
         }
     }
 }
@@ -370,6 +372,7 @@ async fn two_authorities_from_discovery_to_the_gate() {
         kind: "skipped".to_owned(),
         approved: true,
         held: HeldBody::default(),
+        reason: None,
     };
     let long = PrepareRequest {
         attempt: AttemptId::from_u128(7).to_string(),

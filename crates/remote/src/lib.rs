@@ -9,6 +9,8 @@
 
 pub mod client;
 mod compression;
+#[doc(hidden)]
+pub mod fuzz;
 mod pace;
 pub mod server;
 pub mod tls;

@@ -119,6 +119,22 @@ CREATE TABLE chunks (
     PRIMARY KEY (tenant, move, kind, folder, chunk)
 );
 
+CREATE TABLE commits (
+    tenant TEXT NOT NULL,
+    attempt TEXT NOT NULL,
+    move TEXT NOT NULL,
+    exchange_guid TEXT NOT NULL,
+    -- The old source as it may come back: a service principal with the role Mailbox.Return.
+    service_principal TEXT NOT NULL,
+    committed BIGINT NOT NULL,
+    retention_until BIGINT NOT NULL,
+    approved_at BIGINT,
+    approved_by TEXT,
+    -- Order of a mailbox's commits; clocks may step back.
+    sequence BIGINT NOT NULL,
+    PRIMARY KEY (tenant, attempt)
+);
+
 CREATE TABLE endpoints (
     tenant TEXT NOT NULL REFERENCES tenants (id),
     id TEXT NOT NULL,
@@ -211,6 +227,39 @@ CREATE TABLE proxy_addresses (
     FOREIGN KEY (tenant, recipient) REFERENCES recipients (tenant, id) ON DELETE CASCADE
 );
 
+CREATE TABLE receipt_parts (
+    tenant TEXT NOT NULL,
+    attempt TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    part BIGINT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (tenant, attempt, number, part)
+);
+
+CREATE TABLE receipts (
+    tenant TEXT NOT NULL,
+    attempt TEXT NOT NULL,
+    -- 0: the receipt; 1 and above: what a later sweep brought.
+    number BIGINT NOT NULL,
+    side TEXT NOT NULL,
+    move TEXT NOT NULL,
+    exchange_guid TEXT NOT NULL,
+    -- How the mailbox was called when it moved.
+    address TEXT NOT NULL,
+    address_key TEXT NOT NULL,
+    partner_tenant TEXT NOT NULL,
+    root BLOB NOT NULL,
+    folders BIGINT NOT NULL,
+    items BIGINT NOT NULL,
+    octets BIGINT NOT NULL,
+    exceptions TEXT NOT NULL,
+    -- Null while the source has only promised.
+    made BIGINT,
+    own_statement TEXT,
+    partner_statement TEXT,
+    PRIMARY KEY (tenant, attempt, number)
+);
+
 CREATE TABLE recipients (
     tenant TEXT NOT NULL REFERENCES tenants (id),
     id TEXT NOT NULL,
@@ -243,6 +292,30 @@ CREATE TABLE relationships (
     name_key TEXT NOT NULL,
     body TEXT NOT NULL,
     PRIMARY KEY (tenant, id)
+);
+
+CREATE TABLE retries (
+    tenant TEXT NOT NULL,
+    move TEXT PRIMARY KEY REFERENCES moves (id) ON DELETE CASCADE,
+    asked BIGINT NOT NULL
+);
+
+CREATE TABLE returns (
+    tenant TEXT NOT NULL,
+    move TEXT NOT NULL,
+    exchange_guid TEXT NOT NULL,
+    -- The organisation that has the mailbox now, as it was consented to.
+    service_principal TEXT NOT NULL,
+    attempt TEXT NOT NULL,
+    outbound_move TEXT NOT NULL,
+    platform TEXT NOT NULL,
+    location TEXT NOT NULL,
+    retention_until BIGINT NOT NULL,
+    -- Whether the old content and the inverted ledger are in place, so that only what changed is copied.
+    filled BIGINT NOT NULL,
+    -- Whether the partner's pairs are used; not any more once the roots have shown that they do not hold.
+    trusts_pairs BIGINT NOT NULL,
+    PRIMARY KEY (tenant, move)
 );
 
 CREATE TABLE role_group_members (
@@ -309,8 +382,23 @@ CREATE TABLE source_attempts (
     retention_until BIGINT,
     closed BIGINT NOT NULL,
     -- Order of a mailbox's attempts; clocks may step back.
-    sequence BIGINT NOT NULL,
+    sequence BIGINT NOT NULL, catches_up TEXT, content_held BIGINT NOT NULL DEFAULT 0, content_removed BIGINT,
     PRIMARY KEY (tenant, id)
+);
+
+CREATE TABLE sweeps (
+    tenant TEXT NOT NULL,
+    move TEXT PRIMARY KEY REFERENCES moves (id) ON DELETE CASCADE,
+    -- The attempt that the source committed.
+    attempt TEXT NOT NULL,
+    committed BIGINT NOT NULL,
+    retention_until BIGINT NOT NULL,
+    -- When the next one is due; NULL when there will be none.
+    next_at BIGINT,
+    done BIGINT NOT NULL,
+    last_at BIGINT,
+    -- Why the last one failed, or why there are no more.
+    problem TEXT
 );
 
 CREATE TABLE tenants (
@@ -338,6 +426,10 @@ CREATE INDEX assertion_ids_by_end ON assertion_ids (tenant, expires);
 
 CREATE UNIQUE INDEX attempts_by_move ON attempts (tenant, move, sequence);
 
+CREATE UNIQUE INDEX commits_by_mailbox ON commits (tenant, exchange_guid, sequence);
+
+CREATE INDEX commits_by_move ON commits (tenant, move);
+
 CREATE UNIQUE INDEX endpoints_name ON endpoints (tenant, name_key);
 
 CREATE INDEX group_members_by_member ON group_members (tenant, member);
@@ -347,6 +439,8 @@ CREATE INDEX moves_by_tenant ON moves (tenant, email_key);
 CREATE INDEX moves_due ON moves (status, next_run);
 
 CREATE INDEX proxy_addresses_by_recipient ON proxy_addresses (tenant, recipient);
+
+CREATE INDEX receipts_by_address ON receipts (tenant, address_key);
 
 CREATE UNIQUE INDEX recipients_alias ON recipients (tenant, alias_key);
 
@@ -364,5 +458,11 @@ CREATE UNIQUE INDEX recipients_principal_name ON recipients (tenant, principal_n
 
 CREATE UNIQUE INDEX relationships_name ON relationships (tenant, name_key);
 
+CREATE INDEX returns_by_mailbox ON returns (tenant, exchange_guid);
+
 CREATE UNIQUE INDEX source_attempts_by_mailbox ON source_attempts (tenant, exchange_guid, sequence);
+
+CREATE INDEX source_attempts_kept ON source_attempts (phase, content_removed, retention_until);
+
+CREATE INDEX sweeps_due ON sweeps (next_at);
 

@@ -20,6 +20,10 @@ struct RelationshipBody {
     oauth_application_id: Option<uuid::Uuid>,
     service_principal: Option<uuid::Uuid>,
     max_lock_attempts_per_day: u32,
+    #[serde(default)]
+    content_retention_days: Option<u32>,
+    #[serde(default)]
+    mailbox_return_without_approval: bool,
 }
 
 fn relationship_body(r: &OrganizationRelationship) -> Result<String, StoreError> {
@@ -33,6 +37,8 @@ fn relationship_body(r: &OrganizationRelationship) -> Result<String, StoreError>
         oauth_application_id: r.oauth_application_id.map(|a| a.0),
         service_principal: r.service_principal.map(|s| s.0),
         max_lock_attempts_per_day: r.max_lock_attempts_per_day,
+        content_retention_days: r.content_retention_days,
+        mailbox_return_without_approval: r.mailbox_return_without_approval,
     };
     serde_json::to_string(&body).map_err(|e| StoreError::unreadable("organization relationship", e))
 }
@@ -56,6 +62,8 @@ fn relationship_from(row: &SqliteRow) -> Result<OrganizationRelationship, StoreE
         oauth_application_id: body.oauth_application_id.map(ApplicationId),
         service_principal: body.service_principal.map(ServicePrincipalId),
         max_lock_attempts_per_day: body.max_lock_attempts_per_day,
+        content_retention_days: body.content_retention_days,
+        mailbox_return_without_approval: body.mailbox_return_without_approval,
     })
 }
 

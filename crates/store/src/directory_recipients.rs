@@ -517,7 +517,32 @@ impl Tx {
         platform: &str,
         location: &str,
     ) -> Result<Option<(TenantId, RecipientId)>, StoreError> {
-        sqlx::query("SELECT tenant, id FROM recipients WHERE platform = $1 AND location = $2")
+        let sql = "SELECT tenant, id FROM recipients WHERE platform = $1 AND location = $2";
+        self.mailbox_where(sql, platform, location).await
+    }
+
+    /// The same on a platform that takes no notice of upper and lower case (of ASCII letters); the one in exactly this
+    /// spelling first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn mailbox_at_in_any_case(
+        &mut self,
+        platform: &str,
+        location: &str,
+    ) -> Result<Option<(TenantId, RecipientId)>, StoreError> {
+        let sql = "SELECT tenant, id FROM recipients WHERE platform = $1 AND lower(location) = lower($2) \
+                   ORDER BY location = $2 DESC, location LIMIT 1";
+        self.mailbox_where(sql, platform, location).await
+    }
+
+    async fn mailbox_where(
+        &mut self,
+        sql: &'static str,
+        platform: &str,
+        location: &str,
+    ) -> Result<Option<(TenantId, RecipientId)>, StoreError> {
+        sqlx::query(sql)
             .bind(platform)
             .bind(location)
             .fetch_optional(self.on())

@@ -71,6 +71,43 @@ fn group() -> RecipientKind {
 }
 
 #[tokio::test]
+async fn a_place_is_found_in_its_spelling_or_in_any_case() {
+    let (_folder, store) = store().await;
+    let mut tx = store.write().await.unwrap();
+    let mut ids = Vec::new();
+    for (number, location) in [(30, "Press"), (31, "press"), (32, "ORDERS")] {
+        let mut kind = mailbox(number);
+        if let RecipientKind::Mailbox(mailbox) = &mut kind {
+            location.clone_into(&mut mailbox.location);
+        }
+        let made = recipient(CONTOSO, number, &format!("n{number}"), "contoso.example", kind);
+        tx.recipient_insert(CONTOSO, &made).await.unwrap();
+        ids.push((CONTOSO, made.id));
+    }
+    let made = tx.recipient_get(CONTOSO, ids[0].1).await.unwrap().unwrap();
+    let platform = made.mailbox().unwrap().platform.clone();
+    for (location, exact, any) in [
+        ("Press", Some(ids[0]), Some(ids[0])),
+        ("press", Some(ids[1]), Some(ids[1])),
+        ("PRESS", None, Some(ids[0])),
+        ("orders", None, Some(ids[2])),
+        ("orders2", None, None),
+    ] {
+        assert_eq!(tx.mailbox_at(&platform, location).await.unwrap(), exact, "{location}");
+        assert_eq!(
+            tx.mailbox_at_in_any_case(&platform, location).await.unwrap(),
+            any,
+            "{location}"
+        );
+        assert_eq!(
+            tx.mailbox_at_in_any_case("another", location).await.unwrap(),
+            None,
+            "{location}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_recipient_comes_back_as_it_was_under_every_identity() {
     let (_folder, store) = store().await;
     let mut tx = store.write().await.unwrap();
@@ -289,6 +326,8 @@ async fn relationships_and_endpoints() {
         oauth_application_id: Some(ApplicationId::from_u128(6)),
         service_principal: None,
         max_lock_attempts_per_day: 3,
+        content_retention_days: None,
+        mailbox_return_without_approval: false,
     };
     tx.relationship_insert(CONTOSO, &relationship).await.unwrap();
     assert_eq!(

@@ -57,6 +57,9 @@ fn phase_text(phase: TargetPhase) -> &'static str {
         TargetPhase::Aborted => "aborted",
         TargetPhase::Decided => "decided",
         TargetPhase::Done => "done",
+        TargetPhase::Reopened => "reopened",
+        TargetPhase::CatchingUp => "catching_up",
+        TargetPhase::CatchUpAborted => "catch_up_aborted",
     }
 }
 
@@ -66,6 +69,9 @@ fn phase_from(text: &str) -> Result<TargetPhase, StoreError> {
         "aborted" => Ok(TargetPhase::Aborted),
         "decided" => Ok(TargetPhase::Decided),
         "done" => Ok(TargetPhase::Done),
+        "reopened" => Ok(TargetPhase::Reopened),
+        "catching_up" => Ok(TargetPhase::CatchingUp),
+        "catch_up_aborted" => Ok(TargetPhase::CatchUpAborted),
         other => Err(StoreError::unreadable("attempt", other)),
     }
 }
@@ -107,18 +113,23 @@ impl Tx {
     /// # Errors
     /// When the database fails.
     pub async fn attempt_insert(&mut self, a: &TargetAttempt) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO attempts (id, tenant, move, phase, fence, begun, outcome_key, sequence) VALUES ($1, $2, $3, $4, $5, $6, $7, \
-             (SELECT COALESCE(MAX(sequence), 0) + 1 FROM attempts WHERE tenant = $2 AND move = $3))",)
-            .bind(a.id.to_string())
-            .bind(a.tenant.to_string())
-            .bind(a.move_id.to_string())
-            .bind(phase_text(a.phase))
-            .bind(a.fence.0)
-            .bind(a.begun.as_millisecond())
-            .bind(&a.outcome_key)
-            .execute(self.on())
-            .await
-            .map_err(StoreError::while_doing("beginning an attempt"))?;
+        sqlx::query(
+            "INSERT INTO attempts (id, tenant, move, phase, fence, begun, outcome_key, platform, location, sequence) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, \
+             (SELECT COALESCE(MAX(sequence), 0) + 1 FROM attempts WHERE tenant = $2 AND move = $3))",
+        )
+        .bind(a.id.to_string())
+        .bind(a.tenant.to_string())
+        .bind(a.move_id.to_string())
+        .bind(phase_text(a.phase))
+        .bind(a.fence.0)
+        .bind(a.begun.as_millisecond())
+        .bind(&a.outcome_key)
+        .bind(&a.platform)
+        .bind(&a.location)
+        .execute(self.on())
+        .await
+        .map_err(StoreError::while_doing("beginning an attempt"))?;
         Ok(())
     }
 

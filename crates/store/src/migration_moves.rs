@@ -6,12 +6,14 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp};
 use rehome_domain::{
+    consistency::{Count, Findings, ItemClass},
     error_id::Problem,
     id::{BatchId, Fence, MoveId, TenantId},
     moves::{Lease, Move, MoveFigures},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, sqlite::SqliteRow};
+use std::collections::BTreeMap;
 
 const COLUMNS: &str = "moves.id, moves.tenant, moves.batch, email_address, recipient, exchange_guid, status, waiting_for, problems, \
     problem_correlation, moves.complete_after, sync_now, stop, moves.skipped_approved_until, next_run, failures, last_sync, \
@@ -37,6 +39,9 @@ struct FiguresBody {
     lock_milliseconds: Option<u64>,
     swept_items: u64,
     lock_round_trips: u64,
+    pass_milliseconds: u64,
+    /// By class, items and octets; classes without any are left out.
+    findings: BTreeMap<String, (u64, u64)>,
 }
 
 fn problems_text(problems: &[Problem]) -> String {
@@ -74,12 +79,31 @@ fn figures_text(f: &MoveFigures) -> String {
         lock_milliseconds: f.lock_milliseconds,
         swept_items: f.swept_items,
         lock_round_trips: f.lock_round_trips,
+        pass_milliseconds: f.pass_milliseconds,
+        findings: ItemClass::ALL
+            .iter()
+            .map(|class| (class.as_str().to_owned(), f.findings.of(*class)))
+            .filter(|(_, count)| count.items > 0)
+            .map(|(class, count)| (class, (count.items, count.octets)))
+            .collect(),
     })
     .to_string()
 }
 
 fn figures_from(text: &str) -> Result<MoveFigures, StoreError> {
     let b: FiguresBody = serde_json::from_str(text).map_err(|e| StoreError::unreadable("move", e))?;
+    let mut findings = Findings::default();
+    for class in ItemClass::ALL {
+        if let Some((items, octets)) = b.findings.get(class.as_str()) {
+            findings.add_many(
+                *class,
+                Count {
+                    items: *items,
+                    octets: *octets,
+                },
+            );
+        }
+    }
     Ok(MoveFigures {
         items_total: b.items_total,
         items_synced: b.items_synced,
@@ -91,6 +115,8 @@ fn figures_from(text: &str) -> Result<MoveFigures, StoreError> {
         lock_milliseconds: b.lock_milliseconds,
         swept_items: b.swept_items,
         lock_round_trips: b.lock_round_trips,
+        pass_milliseconds: b.pass_milliseconds,
+        findings,
     })
 }
 
@@ -287,7 +313,7 @@ impl Tx {
     }
 
     /// Moves of any tenant whose turn it is, longest waiting first: runnable, due, batch started (or the user is being removed),
-    /// and not leased. A takeover waits one lease length after expiry.
+    /// and not leased; behind them completed ones with a sweep due. A takeover waits one lease length after expiry.
     ///
     /// # Errors
     /// When the database fails.
@@ -299,10 +325,11 @@ impl Tx {
     ) -> Result<Vec<Move>, StoreError> {
         sqlx::query(sqlx::AssertSqlSafe(format!(
             "SELECT {COLUMNS} FROM moves JOIN batches ON batches.id = moves.batch \
+             LEFT JOIN sweeps ON sweeps.move = moves.id AND sweeps.next_at <= $1 AND status IN ('Completed', 'CompletedWithWarnings') \
              WHERE next_run <= $1 AND (lease_expires IS NULL OR lease_expires <= $2) \
              AND ((batches.intent = 'started' AND status IN ('Validating', 'Queued', 'Syncing', 'Synced', 'IncrementalSyncing', 'Completing')) \
-                  OR (stop = 1 AND status IN ('Validating', 'Queued', 'Syncing', 'Synced', 'IncrementalSyncing', 'Completing')) OR status IN ('Removing', 'Completing')) \
-             ORDER BY next_run, moves.id LIMIT $3"
+                  OR (stop = 1 AND status IN ('Validating', 'Queued', 'Syncing', 'Synced', 'IncrementalSyncing', 'Completing')) OR status IN ('Removing', 'Completing') OR sweeps.move IS NOT NULL) \
+             ORDER BY sweeps.move IS NOT NULL, next_run, moves.id LIMIT $3"
         )))
         .bind(now.as_millisecond())
         .bind((now - lease).as_millisecond())
@@ -487,13 +514,16 @@ impl Tx {
         Ok(crate::columns::count(&row, 0) > 0)
     }
 
-    /// Removes a migration user with his ledger. His attempts stay: an outcome is for ever.
+    /// Removes a migration user with his ledger, which stays where his mailbox may be taken back until it may not any
+    /// more. His attempts stay: an outcome is for ever.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn move_delete(&mut self, tenant: TenantId, id: MoveId) -> Result<(), StoreError> {
         for sql in [
-            "DELETE FROM chunks WHERE tenant = $1 AND move = $2",
+            "DELETE FROM chunks WHERE tenant = $1 AND move = $2 \
+             AND NOT EXISTS (SELECT 1 FROM commits WHERE commits.tenant = $1 AND commits.move = $2)",
+            "DELETE FROM returns WHERE tenant = $1 AND move = $2",
             "DELETE FROM moves WHERE tenant = $1 AND id = $2",
         ] {
             sqlx::query(sql)

@@ -2,7 +2,7 @@
 
 use crate::{
     StoreError, Tx,
-    columns::{count, instant, millis, millis_opt, parsed},
+    columns::{count, instant, millis, millis_opt, parsed, parsed_opt},
     migration_attempts::root_from,
 };
 use jiff::Timestamp;
@@ -70,10 +70,15 @@ pub struct SourceAttemptRow {
     pub retention_until: Option<Timestamp>,
     /// Whether the old content has been closed on its platform.
     pub closed: bool,
+    /// When the old content was removed, after retention.
+    pub content_removed: Option<Timestamp>,
+    /// Whether the old content is kept beyond retention.
+    pub content_held: bool,
 }
 
 const ATTEMPT: &str = "id, tenant, exchange_guid, move, service_principal, phase, granted_at, lease_until, committed_at, prepared_at, \
-    ended_at, root, exceptions, routing_address, legacy_exchange_dn, outcome_key, platform, location, retention_until, closed";
+    ended_at, root, exceptions, routing_address, legacy_exchange_dn, outcome_key, platform, location, retention_until, closed, content_removed, \
+    catches_up, content_held";
 const OUTBOUND: &str = "tenant, move, exchange_guid, service_principal, opened, last_seen, last_correlation, last_refusal, items_served, \
     bytes_served, ended";
 
@@ -84,6 +89,9 @@ fn phase_text(phase: SourcePhase) -> &'static str {
         SourcePhase::Committed => "committed",
         SourcePhase::Aborted => "aborted",
         SourcePhase::Lapsed => "lapsed",
+        SourcePhase::Reopened => "reopened",
+        SourcePhase::Released => "released",
+        SourcePhase::Returned => "returned",
     }
 }
 
@@ -94,6 +102,9 @@ fn phase_from(text: &str) -> Result<SourcePhase, StoreError> {
         "committed" => Ok(SourcePhase::Committed),
         "aborted" => Ok(SourcePhase::Aborted),
         "lapsed" => Ok(SourcePhase::Lapsed),
+        "reopened" => Ok(SourcePhase::Reopened),
+        "released" => Ok(SourcePhase::Released),
+        "returned" => Ok(SourcePhase::Returned),
         other => Err(StoreError::unreadable("attempt", other)),
     }
 }
@@ -108,6 +119,7 @@ fn row_from(row: &SqliteRow) -> Result<SourceAttemptRow, StoreError> {
             granted_at: millis(row, 6)?,
             lease_until: millis(row, 7)?,
             committed_at: millis_opt(row, 8)?,
+            catches_up: parsed_opt(row, 21, "attempt")?,
         },
         tenant: parsed(row, 1, "attempt")?,
         exchange_guid: parsed(row, 2, "attempt")?,
@@ -122,6 +134,8 @@ fn row_from(row: &SqliteRow) -> Result<SourceAttemptRow, StoreError> {
         location: row.get(17),
         retention_until: millis_opt(row, 18)?,
         closed: row.get::<i64, _>(19) != 0,
+        content_removed: millis_opt(row, 20)?,
+        content_held: row.get::<i64, _>(22) != 0,
     })
 }
 
@@ -170,8 +184,8 @@ impl Tx {
     /// [`StoreError::Taken`] when the tenant knows an attempt of this id.
     pub async fn source_attempt_insert(&mut self, r: &SourceAttemptRow) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO source_attempts (id, tenant, exchange_guid, move, service_principal, phase, granted_at, lease_until, closed, sequence) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, \
+            "INSERT INTO source_attempts (id, tenant, exchange_guid, move, service_principal, phase, granted_at, lease_until, catches_up, closed, sequence) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, \
              (SELECT COALESCE(MAX(sequence), 0) + 1 FROM source_attempts WHERE tenant = $2 AND exchange_guid = $3))",
         )
         .bind(r.attempt.id.to_string())
@@ -182,6 +196,7 @@ impl Tx {
         .bind(phase_text(r.attempt.phase))
         .bind(r.attempt.granted_at.as_millisecond())
         .bind(r.attempt.lease_until.as_millisecond())
+        .bind(r.attempt.catches_up.map(|id| id.to_string()))
         .execute(self.on())
         .await
         .map_err(StoreError::unique("storing an attempt", "attempt", &r.attempt.id.to_string()))?;
@@ -196,7 +211,7 @@ impl Tx {
         let done = sqlx::query(
             "UPDATE source_attempts SET phase = $6, lease_until = $7, committed_at = $8, prepared_at = $9, ended_at = $10, root = $11, \
              exceptions = $12, routing_address = $13, legacy_exchange_dn = $14, outcome_key = $15, platform = $16, location = $17, \
-             retention_until = $18, closed = $19 \
+             retention_until = $18, closed = $19, content_removed = $20, content_held = $21 \
              WHERE tenant = $1 AND id = $2 AND exchange_guid = $3 AND move = $4 AND service_principal = $5",
         )
         .bind(r.tenant.to_string())
@@ -218,6 +233,8 @@ impl Tx {
         .bind(&r.location)
         .bind(instant(r.retention_until))
         .bind(i64::from(r.closed))
+        .bind(instant(r.content_removed))
+        .bind(i64::from(r.content_held))
         .execute(self.on())
         .await
         .map_err(StoreError::while_doing("storing an attempt"))?;
@@ -334,7 +351,9 @@ impl Tx {
     ) -> Result<bool, StoreError> {
         let row = sqlx::query(
             "SELECT COUNT(*) FROM source_attempts WHERE tenant = $1 AND service_principal = $2 \
-             AND (phase = 'prepared' OR (phase = 'committed' AND retention_until > $3))",
+             AND (phase = 'prepared' OR (phase = 'committed' AND retention_until > $3) OR (phase = 'reopened' AND NOT EXISTS \
+             (SELECT 1 FROM source_attempts later WHERE later.tenant = source_attempts.tenant \
+             AND later.exchange_guid = source_attempts.exchange_guid AND later.sequence > source_attempts.sequence)))",
         )
         .bind(tenant.to_string())
         .bind(partner.to_string())
@@ -361,6 +380,25 @@ impl Tx {
         .fetch_all(self.on())
         .await
         .map_err(StoreError::while_doing("looking for unfinished attempts"))?
+        .iter()
+        .map(row_from)
+        .collect()
+    }
+
+    /// Operator's reaper: attempts of any tenant whose old content has been closed, was to be kept until `now` at most, and
+    /// is not removed yet; longest over first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn source_attempt_list_over(&mut self, now: Timestamp) -> Result<Vec<SourceAttemptRow>, StoreError> {
+        sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT {ATTEMPT} FROM source_attempts WHERE phase IN ('committed', 'released', 'returned') AND closed = 1 AND content_held = 0 \
+             AND content_removed IS NULL AND retention_until <= $1 ORDER BY retention_until"
+        )))
+        .bind(now.as_millisecond())
+        .fetch_all(self.on())
+        .await
+        .map_err(StoreError::while_doing("looking for content that is kept no longer"))?
         .iter()
         .map(row_from)
         .collect()

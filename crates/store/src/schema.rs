@@ -15,6 +15,14 @@ pub const SCHEMA_STEPS: &[(i64, &str, &str)] = &[
         include_str!("../schema/0005_unlocked.sql"),
     ),
     (6, "IMAP endpoints", include_str!("../schema/0006_imap.sql")),
+    (
+        7,
+        "sweeps, catching up, retention",
+        include_str!("../schema/0007_by_hand.sql"),
+    ),
+    (8, "moves back", include_str!("../schema/0008_returns.sql")),
+    (9, "receipts", include_str!("../schema/0009_receipts.sql")),
+    (10, "retries", include_str!("../schema/0010_retries.sql")),
 ];
 
 /// Brings a database to the newest step.

@@ -155,7 +155,8 @@ impl TreeHasher {
     }
 }
 
-fn node_hash(left: Digest, right: Digest) -> Digest {
+/// The hash of an inner node.
+pub(crate) fn node_hash(left: Digest, right: Digest) -> Digest {
     let mut digester = Digester::new();
     digester.update(&[1]);
     digester.update(&left.0);

@@ -153,6 +153,8 @@ settings! {
         max_receive_size: Whole<65_536, 4_294_967_296> = Whole::of(157_286_400), like "157286400";
         /// Whether appended items are read back and compared. Off is for measuring only: then no move completes.
         @hidden read_back: ReadBack = ReadBack::On, like "\"on\"";
+        /// Longest pause in seconds before a move is tried again, whatever stopped it. Shorter ones are for tests only.
+        @hidden longest_pause_seconds: Whole<1, 86_400> = Whole::of(86_400), like "86400";
     }
 }
 

@@ -14,11 +14,15 @@ use rehome_command::{Declaration, Effect, Object, Parameter, ParameterType as T,
 use rehome_domain::{
     address::DomainName,
     batch::{BatchIntent, BatchStatus, MigrationBatch},
+    consistency::DataConsistencyScore,
     error_id::ErrorId,
     id::BatchId,
     naming::{MAX_NAME, checked_text},
 };
-use rehome_migrate::target::control::{self, BatchView, NewBatch};
+use rehome_migrate::target::{
+    control::{self, BatchView, NewBatch},
+    returning::NO_ENDPOINT,
+};
 use rehome_store::Tx;
 
 const ROLES: &[&str] = &[MIGRATION, MOVE_MAILBOXES];
@@ -65,14 +69,20 @@ fn properties() -> Vec<Property> {
     let columns = [
         ("Identity", "The Name."),
         ("Status", "Where the batch stands."),
-        ("Type", "ExchangeRemoteMove or IMAP."),
+        (
+            "Type",
+            "ExchangeRemoteMove, IMAP, or Return where a mailbox comes back.",
+        ),
         ("TotalCount", "Users."),
     ];
     let others = [
         ("BatchGuid", "The object."),
-        ("MigrationType", "ExchangeRemoteMove or IMAP."),
+        ("MigrationType", "The same."),
         ("BatchDirection", "Onboarding."),
-        ("SourceEndpoint", "Where its users come from."),
+        (
+            "SourceEndpoint",
+            "Where its users come from; none where a mailbox comes back.",
+        ),
         (
             "TargetDeliveryDomain",
             "The domain of the address to which the source forwards afterwards; none from an IMAP server.",
@@ -96,6 +106,10 @@ fn properties() -> Vec<Property> {
         ("CreationDateTimeUTC", "When made."),
         ("StartDateTimeUTC", "When first started."),
         ("LastSyncedDateTimeUTC", "End of the latest successful sync."),
+        (
+            "DataConsistencyScore",
+            "The worst of its users': Perfect, Good, Investigate or Poor; empty before the first sync.",
+        ),
         ("SubmittedByUser", "Who made it."),
     ];
     let columns = columns.iter().map(|(n, h)| Property::column(n, h));
@@ -159,7 +173,7 @@ fn changing() -> Vec<Cmdlet> {
                 Parameter::new(
                     "ApproveSkippedItems",
                     T::Switch,
-                    "Approves all items skipped up to now, so that their users can be completed.",
+                    "Approves all items skipped up to now, so that their users can be completed, but for those who are Poor: they are approved one by one, with Set-MigrationUser. What is found later needs a new approval.",
                 ),
             ])
             .example("Set-MigrationBatch 'Wave 1' -SyncNow", "Copies what has arrived since."),
@@ -195,7 +209,7 @@ fn changing() -> Vec<Cmdlet> {
                 ROLES,
                 "Completes the synced users of a batch: the last sync, then both organisations switch over.",
             )
-            .description("It is CompleteAfter set to now. A user's own CompleteAfter goes before it. Users with skipped items wait until these are approved, and users whose mailboxes nothing keeps quiet until that is accepted.")
+            .description("It is CompleteAfter set to now. A user's own CompleteAfter goes before it. Users whose data consistency score is Investigate or Poor wait until what was skipped is approved, and users whose mailboxes nothing keeps quiet until that is accepted.")
             .parameters([identity().mandatory(), accept_unlocked()])
             .example(
                 "Complete-MigrationBatch 'Wave 1'",
@@ -252,9 +266,9 @@ fn new_batch_declaration() -> Declaration {
 }
 
 /// What a batch is shown with beside its own row.
-struct Origin {
+pub(super) struct Origin {
     endpoint: String,
-    kind: &'static str,
+    pub(super) kind: &'static str,
     excluded_folders: Vec<String>,
 }
 
@@ -289,6 +303,7 @@ fn shown(view: &BatchView, origin: &Origin) -> Object {
         .with("CreationDateTimeUTC", b.created)
         .with("StartDateTimeUTC", b.started)
         .with("LastSyncedDateTimeUTC", view.last_sync)
+        .with("DataConsistencyScore", view.score.map(DataConsistencyScore::as_str))
         .with("SubmittedByUser", b.submitted_by.as_str())
 }
 
@@ -314,11 +329,12 @@ async fn named(call: &Call<'_>, tx: &mut Tx) -> Result<MigrationBatch, CommandEr
     find(call, tx, call.parameters.text("Identity").unwrap_or_default()).await
 }
 
-async fn origin(call: &Call<'_>, tx: &mut Tx, batch: &MigrationBatch) -> Result<Origin, CommandError> {
+pub(super) async fn origin(call: &Call<'_>, tx: &mut Tx, batch: &MigrationBatch) -> Result<Origin, CommandError> {
     let endpoint = tx.endpoint_get(call.tenant(), batch.endpoint).await?;
     let excluded_folders = tx.batch_excluded_folders_get(call.tenant(), batch.id).await?;
     let (endpoint, kind) = match endpoint {
         Some(endpoint) => (endpoint.name, endpoint.kind.as_str()),
+        None if batch.endpoint == NO_ENDPOINT => (String::new(), "Return"),
         // An endpoint in use cannot be removed.
         None => (batch.endpoint.to_string(), ""),
     };

@@ -51,7 +51,7 @@ fn view_properties() -> Vec<Property> {
         ("Identity", "The recipient's Name; the ExchangeGuid when it is gone."),
         ("ExchangeGuid", "The mailbox."),
         ("Partner", "The application's name as consented to."),
-        ("State", "Open, Locked, Prepared or Moved."),
+        ("State", "Open, Locked, Prepared, Reopened (by hand) or Moved."),
         ("RequestGuid", "The partner's move."),
         ("AttemptId", "The newest attempt to complete it."),
         ("Opened", "First seen."),
@@ -62,6 +62,15 @@ fn view_properties() -> Vec<Property> {
         ("BytesServed", "Octets, all syncs."),
         ("LockMilliseconds", "How long the mailbox was locked."),
         ("RetentionUntil", "Until when the old content is kept."),
+        (
+            "KeepContent",
+            "Whether it is kept beyond that: because it was on hold, or by Set-OutboundMigration.",
+        ),
+        ("ContentRemoved", "When the old content was removed."),
+        (
+            "Sweeps",
+            "Of what has moved: Allowed while the target may look for what came late; else why it may not.",
+        ),
         ("Ended", "When it ended."),
     ]
     .map(|(name, help)| Property::among(&columns, name, help))
@@ -90,6 +99,9 @@ fn view(v: &OutboundView) -> Object {
         .with("BytesServed", o.bytes_served)
         .with("LockMilliseconds", v.lock_milliseconds)
         .with("RetentionUntil", v.retention_until)
+        .with("KeepContent", v.content_held)
+        .with("ContentRemoved", v.content_removed)
+        .with("Sweeps", v.sweeps.clone())
         .with("Ended", o.ended)
 }
 

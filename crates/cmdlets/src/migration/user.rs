@@ -12,19 +12,27 @@ use crate::{
 use jiff::Timestamp;
 use rehome_command::{Declaration, Effect, Object, Parameter, ParameterType as T, Property, Value};
 use rehome_domain::{
+    batch::MigrationBatch,
+    consistency::thresholds,
     error_id::ErrorId,
     id::{ExchangeGuid, MoveId},
-    moves::{Move, UserStatus},
+    moves::{Move, MoveFigures, UserStatus},
     recipient::Recipient,
 };
-use rehome_migrate::{ReportSide as Side, target::control};
+use rehome_migrate::{
+    ReportSide as Side,
+    target::{
+        control,
+        reports::{approval_of, approved_until, class_of, user_retry_skipped},
+    },
+};
 use rehome_store::Tx;
 use uuid::Uuid;
 
 const ROLES: &[&str] = &[MIGRATION, MOVE_MAILBOXES];
 const READERS: &[&str] = &[MIGRATION, MOVE_MAILBOXES, VIEW_ONLY_CONFIGURATION];
 
-fn identity() -> Parameter {
+pub(super) fn identity() -> Parameter {
     Parameter::new(
         "Identity",
         T::Identity,
@@ -68,7 +76,13 @@ fn reading() -> Vec<Cmdlet> {
                         T::Switch,
                         "Fills SkippedItems: what is not in the target as it is in the source, and why. Look at it before -ApproveSkippedItems.",
                     ),
+                    Parameter::new(
+                        "LimitSkippedItemsTo",
+                        T::Integer,
+                        "With -IncludeSkippedItems, no more than so many, from the first folder on; a warning says how many there are.",
+                    ),
                 ])
+                .description(&thresholds())
                 .output(statistics_properties())
                 .example("Get-MigrationUserStatistics reception@fabrikam.example", "Shows one user's figures."),
             handler!(get_statistics),
@@ -91,8 +105,9 @@ fn changing() -> Vec<Cmdlet> {
                 "MigrationUser",
                 Effect::Change,
                 ROLES,
-                "Asks for one user's sync, sets his time of completion, or approves what was skipped.",
+                "Asks for one user's sync, sets his time of completion, approves what was skipped, or has it tried again.",
             )
+            .description(&format!("{}\n{}", thresholds(), "There is no support line to call for a user who is Poor: who has looked at his report approves him, one user at a time."))
             .parameters([
                 identity().mandatory(),
                 Parameter::new("SyncNow", T::Switch, "Copies what is new now."),
@@ -104,7 +119,12 @@ fn changing() -> Vec<Cmdlet> {
                 Parameter::new(
                     "ApproveSkippedItems",
                     T::Switch,
-                    "Approves all items skipped up to now, so that he can be completed.",
+                    "Approves all items skipped up to now, so that he can be completed; whatever his score. What is found later needs a new approval.",
+                ),
+                Parameter::new(
+                    "RetrySkippedItems",
+                    T::Switch,
+                    "Tries the reported items again now, and no others: what is not there is asked for again, what is altered or has another date is removed from the hidden copy and brought again, flags are set again. In a mailbox in use, only what is not there.",
                 ),
                 Parameter::new(
                     "AcceptUnlocked",
@@ -115,6 +135,10 @@ fn changing() -> Vec<Cmdlet> {
             .example(
                 "Set-MigrationUser reception@fabrikam.example -CompleteAfter 2026-05-31T18:00Z",
                 "Completes one user that evening.",
+            )
+            .example(
+                "Set-MigrationUser reception@fabrikam.example -RetrySkippedItems",
+                "Tries again what was reported, after its cause was mended.",
             ),
             handler!(set_user),
         ),
@@ -133,7 +157,7 @@ fn changing() -> Vec<Cmdlet> {
             "Stop",
             Effect::Change,
             "Stops a user.",
-            "A completion that runs is first brought to its end.",
+            "A completion that is decided is first brought to its end; one that is not is aborted, and the mailbox stays in the source.",
             (
                 "Stop-MigrationUser reception@fabrikam.example",
                 "Stops one user; the others go on.",
@@ -152,7 +176,7 @@ fn changing() -> Vec<Cmdlet> {
 }
 
 /// The one migration user that an identity names.
-async fn find(call: &Call<'_>, tx: &mut Tx, identity: &str) -> Result<Move, CommandError> {
+pub(super) async fn find(call: &Call<'_>, tx: &mut Tx, identity: &str) -> Result<Move, CommandError> {
     let wanted = identity.trim();
     let found = match wanted.parse::<MoveId>() {
         Ok(id) => tx.move_get(call.tenant(), id).await?.into_iter().collect(),
@@ -181,7 +205,7 @@ async fn find(call: &Call<'_>, tx: &mut Tx, identity: &str) -> Result<Move, Comm
     }
 }
 
-async fn named(call: &Call<'_>, tx: &mut Tx) -> Result<Move, CommandError> {
+pub(super) async fn named(call: &Call<'_>, tx: &mut Tx) -> Result<Move, CommandError> {
     find(call, tx, call.parameters.text("Identity").unwrap_or_default()).await
 }
 
@@ -190,6 +214,10 @@ fn user_properties() -> Vec<Property> {
     [
         ("Identity", "The address in the CSV file."),
         ("Guid", "The migration user."),
+        (
+            "MoveType",
+            "ExchangeRemoteMove, IMAP, or Return where a mailbox comes back.",
+        ),
         ("BatchId", "Name of the batch."),
         ("Status", "Where he stands."),
         ("StatusSummary", "Active, Synced, Completed, Failed or Stopped."),
@@ -210,16 +238,21 @@ fn user_properties() -> Vec<Property> {
         ("RequestGuid", "The move, as the source knows it."),
         ("SyncedItemCount", "Items copied, all syncs."),
         ("SkippedItemCount", "Items that were not copied and are reported."),
+        (
+            "DataConsistencyScore",
+            "Perfect, Good, Investigate or Poor; empty before the first sync.",
+        ),
         ("CompleteAfter", "His own time of completion."),
     ]
     .map(|(name, help)| Property::among(&columns, name, help))
     .into()
 }
 
-fn user(m: &Move, batch: &str, recipient: Option<&Recipient>) -> Object {
+fn user(m: &Move, (batch, kind): (&str, &str), recipient: Option<&Recipient>) -> Object {
     Object::new()
         .with("Identity", m.email_address.as_str())
         .with("Guid", m.id.0)
+        .with("MoveType", kind)
         .with("BatchId", batch)
         .with("Status", m.status.as_str())
         .with("StatusSummary", m.status.summary())
@@ -246,19 +279,23 @@ fn user(m: &Move, batch: &str, recipient: Option<&Recipient>) -> Object {
         .with("RequestGuid", m.id.0)
         .with("SyncedItemCount", m.figures.items_synced)
         .with("SkippedItemCount", m.figures.items_skipped)
+        .with("DataConsistencyScore", score(m))
         .with("CompleteAfter", m.complete_after)
 }
 
 async fn shown(call: &Call<'_>, tx: &mut Tx, m: &Move) -> Result<Object, CommandError> {
-    let batch = tx
-        .batch_get(call.tenant(), m.batch)
-        .await?
-        .map_or_else(|| m.batch.to_string(), |b| b.name);
+    let (batch, kind) = match tx.batch_get(call.tenant(), m.batch).await? {
+        Some(found) => {
+            let kind = batch::origin(call, tx, &found).await?.kind;
+            (found.name, kind)
+        }
+        None => (m.batch.to_string(), ""),
+    };
     let recipient = match m.recipient {
         Some(id) => tx.recipient_get(call.tenant(), id).await?,
         None => None,
     };
-    Ok(user(m, &batch, recipient.as_ref()))
+    Ok(user(m, (&batch, kind), recipient.as_ref()))
 }
 
 async fn get_user(call: &Call<'_>) -> Result<Output, CommandError> {
@@ -296,6 +333,11 @@ async fn get_user(call: &Call<'_>) -> Result<Output, CommandError> {
         objects.push(shown(call, &mut tx, m).await?);
     }
     Ok(Output::many(objects).warning(cut))
+}
+
+/// The data consistency score, as the cmdlets print it.
+pub(super) fn score(m: &Move) -> Option<&'static str> {
+    m.assessment().map(|found| found.score.as_str())
 }
 
 /// How far along: 10 when begun, 20 to 95 in proportion while copying, 95 when synced, 100 when completed.
@@ -340,6 +382,11 @@ fn statistics_properties() -> Vec<Property> {
         ("ErrorSummary", "What stopped him."),
         ("SyncedItemCount", "Items copied, all syncs."),
         ("SkippedItemCount", "Items that were not copied and are reported."),
+        ("DataConsistencyScore", "Perfect, Good, Investigate or Poor; empty before the first sync."),
+        (
+            "DataConsistencyScoringFactors",
+            "The counts and thresholds that led to the score.",
+        ),
         (
             "EstimatedTotalTransferCount",
             "Items in the source at the last listing.",
@@ -354,6 +401,8 @@ fn statistics_properties() -> Vec<Property> {
             "BytesOnWire",
             "Octets received from the source, with framing and repetitions.",
         ),
+        ("AverageBytesTransferredPerMinute", "Octets copied, for each minute that syncs took; empty before one has ended."),
+        ("TotalInProgressMilliseconds", "How long his syncs took, all together."),
         ("PercentageComplete", "95 when synced, 100 when completed."),
         ("LastSuccessfulSyncTime", "End of the last successful sync."),
         ("LockMilliseconds", "How long the mailbox was locked in the source."),
@@ -363,11 +412,18 @@ fn statistics_properties() -> Vec<Property> {
         ),
         (
             "SweptItemCount",
-            "Items found by the sweep after completion; 0 is expected.",
+            "Items found by the sweeps after completion; 0 is expected.",
         ),
         (
+            "SweepCount",
+            "Sweeps made: with the completion, an hour later, then daily until the source's retention ends.",
+        ),
+        ("LastSweep", "When the last one was made."),
+        ("NextSweep", "When the next one is due; empty when there will be none."),
+        ("SweepProblem", "Why the last one failed, or why there are no more."),
+        (
             "SkippedItems",
-            "With -IncludeSkippedItems: Kind, FolderName, Uid, Subject, DateReceived, Size, Reason, Side.",
+            "With -IncludeSkippedItems: Kind, ScoringClassifications, FolderName, Uid, Subject, Sender, DateSent (as the header has it), DateReceived, Size, Reason, Side, Found, Approval.",
         ),
     ]
     .map(|(name, help)| Property::among(&columns, name, help))
@@ -377,17 +433,19 @@ fn statistics_properties() -> Vec<Property> {
 async fn get_statistics(call: &Call<'_>) -> Result<Output, CommandError> {
     let mut tx = call.ctx.store.read().await?;
     let m = named(call, &mut tx).await?;
-    let batch = tx
-        .batch_get(call.tenant(), m.batch)
-        .await?
-        .map_or_else(|| m.batch.to_string(), |b| b.name);
+    let found_batch = tx.batch_get(call.tenant(), m.batch).await?;
+    let batch = found_batch
+        .as_ref()
+        .map_or_else(|| m.batch.to_string(), |b| b.name.clone());
     let f = &m.figures;
+    let sweeps = tx.sweeps_get(call.tenant(), m.id).await?;
     drop(tx);
-    let skipped = if call.parameters.switch("IncludeSkippedItems") {
-        skipped_items(call, &m).await?
+    let (skipped, cut) = if call.parameters.switch("IncludeSkippedItems") {
+        skipped_items(call, &m, found_batch.as_ref()).await?
     } else {
-        Value::Null
+        (Value::Null, None)
     };
+    let assessment = m.assessment();
     Ok(Output::one(
         Object::new()
             .with("Identity", m.email_address.as_str())
@@ -403,44 +461,87 @@ async fn get_statistics(call: &Call<'_>) -> Result<Output, CommandError> {
             )
             .with("SyncedItemCount", f.items_synced)
             .with("SkippedItemCount", f.items_skipped)
+            .with("DataConsistencyScore", score(&m))
+            .with("DataConsistencyScoringFactors", assessment.map(|found| found.factors))
             .with("EstimatedTotalTransferCount", f.items_total)
             .with("EstimatedTotalTransferSize", f.bytes_total)
             .with("FolderCount", f.folders_total)
             .with("BytesTransferred", f.bytes_synced)
             .with("BytesOnWire", f.bytes_on_wire)
+            .with("AverageBytesTransferredPerMinute", bytes_per_minute(f))
+            .with("TotalInProgressMilliseconds", f.pass_milliseconds)
             .with("PercentageComplete", percentage(&m))
             .with("LastSuccessfulSyncTime", m.last_sync)
             .with("LockMilliseconds", f.lock_milliseconds)
             .with("LockRoundTrips", f.lock_round_trips)
             .with("SweptItemCount", f.swept_items)
+            .with("SweepCount", sweeps.as_ref().map(|s| s.done))
+            .with("LastSweep", sweeps.as_ref().and_then(|s| s.last))
+            .with("NextSweep", sweeps.as_ref().and_then(|s| s.next))
+            .with("SweepProblem", sweeps.and_then(|s| s.problem))
             .with("SkippedItems", skipped),
-    ))
+    )
+    .warning(cut))
 }
 
-/// What is not in the target as it is in the source, item by item.
-async fn skipped_items(call: &Call<'_>, m: &Move) -> Result<Value, CommandError> {
+/// Octets copied, for each minute that syncs took.
+pub(super) fn bytes_per_minute(figures: &MoveFigures) -> Option<u64> {
+    figures
+        .bytes_synced
+        .saturating_mul(60_000)
+        .checked_div(figures.pass_milliseconds)
+}
+
+/// What is not in the target as it is in the source, item by item; and a warning where not all are given.
+async fn skipped_items(
+    call: &Call<'_>,
+    m: &Move,
+    batch: Option<&MigrationBatch>,
+) -> Result<(Value, Option<String>), CommandError> {
+    let limit = match call.parameters.int("LimitSkippedItemsTo") {
+        Some(limit) => usize::try_from(limit).map_err(|_| {
+            let text = "LimitSkippedItemsTo is a number of items, 0 and above.";
+            CommandError::parameter("LimitSkippedItemsTo", text, "")
+        })?,
+        None => usize::MAX,
+    };
     let report = call.ctx.target.report(m).await?;
-    let items = report.items.iter().map(|item| {
-        let side = match item.side {
-            Side::Source => "Source",
-            Side::Target => "Target",
-        };
+    let assessment = m.figures.assessment();
+    let until = batch.map(|batch| approved_until(m, batch)).unwrap_or_default();
+    let items = report.items.iter().take(limit).map(|item| {
+        let class = class_of(item);
         Value::Object(
             Object::new()
-                .with("Kind", item.kind.as_str())
+                .with("Kind", class.as_str())
+                .with("ScoringClassifications", class.counts_as().as_str())
                 .with("FolderName", item.folder.join("/"))
                 .with("Uid", u64::from(item.uid))
                 .with("Subject", item.subject.clone())
-                .with(
-                    "DateReceived",
-                    item.received.and_then(|second| Timestamp::from_second(second).ok()),
-                )
+                .with("Sender", item.sender.clone())
+                .with("DateSent", item.date_sent.clone())
+                .with("DateReceived", second(item.received))
                 .with("Size", item.size)
                 .with("Reason", item.reason.as_str())
-                .with("Side", side),
+                .with("Side", side(item.side))
+                .with("Found", second(Some(item.found)))
+                .with("Approval", approval_of(&assessment, item, until).as_str()),
         )
     });
-    Ok(Value::List(items.collect()))
+    let items = Value::List(items.collect());
+    let all = report.items.len();
+    let cut = (all > limit).then(|| format!("{limit} of {all} items are shown; Export-MigrationReport gives all."));
+    Ok((items, cut))
+}
+
+pub(super) fn second(second: Option<i64>) -> Option<Timestamp> {
+    Timestamp::from_second(second?).ok()
+}
+
+pub(super) fn side(side: Side) -> &'static str {
+    match side {
+        Side::Source => "Source",
+        Side::Target => "Target",
+    }
 }
 
 async fn set_user(call: &Call<'_>) -> Result<Output, CommandError> {
@@ -453,6 +554,9 @@ async fn set_user(call: &Call<'_>) -> Result<Output, CommandError> {
     }
     if p.switch("ApproveSkippedItems") {
         control::user_approve_skipped(&mut tx, tenant, m.id, now).await?;
+    }
+    if p.switch("RetrySkippedItems") {
+        user_retry_skipped(&mut tx, tenant, m.id, now).await?;
     }
     if p.switch("AcceptUnlocked") {
         control::user_accept_unlocked(&mut tx, tenant, m.id, now).await?;

@@ -58,6 +58,18 @@ fn settings() -> Vec<Parameter> {
             T::Integer,
             "In the source: how often a mailbox may be locked in a day without being completed; 3 unless given, 100 at most.",
         ),
+        Parameter::new(
+            "ContentRetentionDays",
+            T::Integer,
+            "In the source: for how many days the old content of a mailbox that has moved is kept, closed, before it is removed; 1 to 3650, the server's setting ([cutover] retention_days, 30 unless set) unless given. It counts from the move on, so it changes nothing for what has moved already.",
+        )
+        .nullable(),
+        Parameter::new(
+            "MailboxReturnWithoutApproval",
+            T::Boolean,
+            "In the target: whether the partner may take back mailboxes that came from him without Undo-MigrationUser being run here for each; false unless given.",
+        )
+        .roles(&[ORGANIZATION_CONFIGURATION]),
     ]
 }
 
@@ -83,6 +95,14 @@ fn properties() -> Vec<Property> {
         Property::new(
             "MaxLockAttemptsPerDay",
             "How often a mailbox may be locked in a day without being completed.",
+        ),
+        Property::new(
+            "ContentRetentionDays",
+            "For how many days the old content of what has moved is kept; empty: as the server is set.",
+        ),
+        Property::new(
+            "MailboxReturnWithoutApproval",
+            "Whether the partner may take his mailboxes back without an approval each.",
         ),
     ]
 }
@@ -188,7 +208,9 @@ async fn shown(tx: &mut Tx, r: &OrganizationRelationship) -> Result<Object, Comm
         )
         .with("OAuthApplicationId", r.oauth_application_id.map(|a| a.to_string()))
         .with("ServicePrincipalId", r.service_principal.map(|s| s.0))
-        .with("MaxLockAttemptsPerDay", i64::from(r.max_lock_attempts_per_day)))
+        .with("MaxLockAttemptsPerDay", i64::from(r.max_lock_attempts_per_day))
+        .with("ContentRetentionDays", r.content_retention_days.map(i64::from))
+        .with("MailboxReturnWithoutApproval", r.mailbox_return_without_approval))
 }
 
 async fn new_relationship(call: &Call<'_>) -> Result<Output, CommandError> {
@@ -205,6 +227,8 @@ async fn new_relationship(call: &Call<'_>) -> Result<Output, CommandError> {
         oauth_application_id: None,
         service_principal: None,
         max_lock_attempts_per_day: LOCK_ATTEMPTS,
+        content_retention_days: None,
+        mailbox_return_without_approval: false,
     };
     let mut tx = call.ctx.store.write().await?;
     apply(call, &mut tx, &mut made).await?;
@@ -259,6 +283,9 @@ async fn apply(call: &Call<'_>, tx: &mut Tx, r: &mut OrganizationRelationship) -
     }
     r.enabled = p.bool("Enabled").unwrap_or(r.enabled);
     r.mailbox_move_enabled = p.bool("MailboxMoveEnabled").unwrap_or(r.mailbox_move_enabled);
+    r.mailbox_return_without_approval = p
+        .bool("MailboxReturnWithoutApproval")
+        .unwrap_or(r.mailbox_return_without_approval);
     if let Some(flags) = p.list("MailboxMoveCapability") {
         r.mailbox_move_capability = flags
             .join(",")
@@ -277,6 +304,11 @@ async fn apply(call: &Call<'_>, tx: &mut Tx, r: &mut OrganizationRelationship) -
                 )
             })?;
     }
+    match p.get("ContentRetentionDays") {
+        Some(Value::Int(days)) => r.content_retention_days = Some(retention_days(*days)?),
+        Some(_) => r.content_retention_days = None,
+        None => {}
+    }
     if let Some((add, remove)) = p.edits("MailboxMovePublishedScopes") {
         let (add, remove) = (scopes(call, tx, &add).await?, scopes(call, tx, &remove).await?);
         r.mailbox_move_published_scopes.retain(|g| !remove.contains(g));
@@ -294,6 +326,13 @@ async fn apply(call: &Call<'_>, tx: &mut Tx, r: &mut OrganizationRelationship) -
         }
         None => Ok(()),
     }
+}
+
+fn retention_days(days: i64) -> Result<u32, CommandError> {
+    let days_allowed = u32::try_from(days).ok().filter(|n| (1..=3650).contains(n));
+    days_allowed.ok_or_else(|| {
+        CommandError::parameter("ContentRetentionDays", format!("{days} is not between 1 and 3650."), "")
+    })
 }
 
 async fn domain_names(

@@ -201,7 +201,11 @@ async fn decide(
         }
         Ok(_) => {}
     }
-    if let Some((tenant, id)) = tx.mailbox_at(platform, location).await? {
+    let holder = match holdings.driver {
+        Driver::Imap => tx.mailbox_at_in_any_case(platform, location).await?,
+        Driver::Maildir => tx.mailbox_at(platform, location).await?,
+    };
+    if let Some((tenant, id)) = holder {
         let holder = if tenant == call.tenant() {
             tx.recipient_get(tenant, id).await?
         } else {

@@ -62,6 +62,7 @@ fn check(d: &Declaration) {
     );
     let expected = match d.verb.as_str() {
         "Get" | "Test" => Effect::Read,
+        "Export" if d.noun != "MigrationOutcome" => Effect::Read,
         "Remove" if d.noun != "DistributionGroupMember" => Effect::Destroy,
         _ => Effect::Change,
     };
@@ -146,10 +147,15 @@ fn declarations_are_well_formed() {
             d.name()
         );
         for example in &d.examples {
-            // What begins with two dashes is the program's own option.
+            // What begins with two dashes is the program's own option; --out has a file's name behind it.
+            let mut before = String::new();
             let words: Vec<String> = shell_words(&example.command)
                 .into_iter()
-                .filter(|w| !w.starts_with("--"))
+                .filter(|word| {
+                    let belongs = before != "--out" && !word.starts_with("--");
+                    before.clone_from(word);
+                    belongs
+                })
                 .collect();
             assert_eq!(words[0], d.name());
             if let Err(error) = bind_words(d, &words[1..], &mut Typist) {
@@ -172,7 +178,10 @@ fn the_cmdlets_of_this_release() {
         ),
         ("MigrationUser", &["Get", "Set", "Start", "Stop", "Remove"]),
         ("MigrationUserStatistics", &["Get"]),
-        ("OutboundMigration", &["Get", "Test"]),
+        ("MigrationReceipt", &["Get", "Export", "Test"]),
+        ("MigrationReport", &["Export"]),
+        ("OutboundMigration", &["Get", "Test", "Resolve", "Set"]),
+        ("MigrationOutcome", &["Export"]),
         ("Mailbox", &["New", "Get", "Set", "Import"]),
         ("MailUser", &["New", "Get", "Set", "Remove"]),
         ("Recipient", &["Get"]),

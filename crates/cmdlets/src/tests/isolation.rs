@@ -3,7 +3,11 @@
 use super::world::{World, json, run_in};
 use crate::registry;
 use rehome_command::{Declaration, Effect, Parameter, ParameterType, Secrets, Value};
-use rehome_domain::{error_id::ErrorId, id::ApplicationId};
+use rehome_domain::{
+    error_id::ErrorId,
+    id::{ApplicationId, AttemptId, ExchangeGuid, MoveId, TenantId},
+};
+use rehome_store::{ReceiptRow, ReceiptSide};
 use serde_json::{Map, Value as Json, json};
 
 /// Everything that Contoso has, under every name it has.
@@ -55,6 +59,7 @@ async fn contoso(world: &World) -> Vec<String> {
         objects.push(world.one(name, parameters).await);
     }
     objects.push(json!({"Name": "contoso.example"}));
+    plant_receipt(world, "lara@contoso.example").await;
     let mut names: Vec<String> = Vec::new();
     for object in &objects {
         for property in [
@@ -89,6 +94,31 @@ async fn contoso(world: &World) -> Vec<String> {
     names.sort();
     names.dedup();
     names
+}
+
+/// A receipt of a mailbox that once moved here.
+async fn plant_receipt(world: &World, address: &str) {
+    let row = ReceiptRow {
+        tenant: world.context.caller.tenant,
+        attempt: AttemptId::from_u128(0x7e),
+        number: 0,
+        side: ReceiptSide::Target,
+        move_id: MoveId::from_u128(0x7f),
+        exchange_guid: ExchangeGuid::from_u128(0x80),
+        address: address.into(),
+        partner_tenant: TenantId::from_u128(0x81),
+        root: [0; 32],
+        folders: 0,
+        items: 0,
+        octets: 0,
+        exceptions: "[]".into(),
+        made: Some(world.context.now),
+        own_statement: None,
+        partner_statement: None,
+    };
+    let mut tx = world.context.store.write().await.unwrap();
+    tx.receipt_put(&row).await.unwrap();
+    tx.commit("test").await.unwrap();
 }
 
 /// A value of the parameter's type that binds and names nothing by itself.

@@ -17,7 +17,7 @@ use rehome_migrate::{
     source::{OutcomeAsker, Source, SourceSettings},
     target::{
         Target, TargetSettings,
-        partner::{Connected, Partner, PartnerAddress, PartnerError},
+        partner::{Connected, Partner, PartnerAddress, PartnerDescription, PartnerError},
     },
 };
 use rehome_platform::{PlatformConfig, Platforms, Retry};
@@ -48,6 +48,17 @@ impl Partner for PlayedPartner {
             retry: Retry::Never,
             correlation: Some(correlation),
         })
+    }
+
+    async fn describe(
+        &self,
+        address: &PartnerAddress,
+        correlation: CorrelationId,
+    ) -> Result<PartnerDescription, PartnerError> {
+        match self.connect(address, correlation).await {
+            Err(error) => Err(error),
+            Ok(_) => unreachable!("it refuses every request"),
+        }
     }
 
     async fn find_tenant(&self, _: &PartnerAddress, _: CorrelationId) -> Result<TenantId, PartnerError> {
@@ -129,6 +140,7 @@ impl World {
             spool: folder.path().join("spool"),
             read_back: true,
             max_receive_size: 1 << 20,
+            longest_pause: 86_400,
         };
         let partner = Arc::new(PlayedPartner(Mutex::new(ErrorId::MigrationServerConnectionFailed)));
         let played: Arc<dyn Partner> = Arc::<PlayedPartner>::clone(&partner);

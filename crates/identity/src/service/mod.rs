@@ -221,7 +221,9 @@ impl Identity {
     /// [`KeyStoreError`].
     pub async fn signed_key_set(&self, tenant: TenantId, now: Timestamp) -> Result<String, KeyStoreError> {
         let keys = self.keys(tenant, now).await?;
-        Ok(sign_key_set(&keys, self.public_name(), tenant, now)?)
+        let domains = self.0.store.read().await?.accepted_domain_list(tenant).await?;
+        let domains = domains.into_iter().map(|domain| domain.name.to_string()).collect();
+        Ok(sign_key_set(&keys, self.public_name(), tenant, domains, now)?)
     }
 
     /// Signs a statement of an attempt's outcome as `tenant`, the target.
@@ -249,7 +251,8 @@ impl Identity {
         now: Timestamp,
     ) -> Result<String, KeyStoreError> {
         let keys = self.keys(tenant, now).await?;
-        Ok(statement.sign(&keys.statement, &self.issuer(tenant), now)?)
+        let at = (&*self.issuer(tenant), &*self.public_name().keys(tenant));
+        Ok(statement.sign(&keys.statement, at, now)?)
     }
 
     /// The tenant's keys; made with the tenant, or here for a tenant that has none yet.

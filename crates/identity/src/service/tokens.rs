@@ -10,7 +10,7 @@ use crate::{
     keyset::pinned_for,
     token::{
         CheckedAssertion, ClientCredential, TokenAnswer, TokenRequest, check_assertion, check_scope, sign_access,
-        sign_assertion,
+        sign_assertion, sign_return_assertion,
     },
 };
 use jiff::Timestamp;
@@ -76,6 +76,26 @@ impl Identity {
             &keys.token,
             &self.issuer(tenant),
             app_id,
+            &partner.token_endpoint,
+            now,
+        )?)
+    }
+
+    /// An assertion of the tenant's own authority about itself, with which it takes back mailboxes that left it, for
+    /// exactly one partner's token endpoint.
+    ///
+    /// # Errors
+    /// [`TokenError`] when the tenant's keys cannot be used.
+    pub async fn return_assertion_for(
+        &self,
+        tenant: TenantId,
+        partner: &PartnerAuthority,
+        now: Timestamp,
+    ) -> Result<SecretString, TokenError> {
+        let keys = self.keys(tenant, now).await?;
+        Ok(sign_return_assertion(
+            &keys.token,
+            &self.issuer(tenant),
             &partner.token_endpoint,
             now,
         )?)
@@ -154,7 +174,7 @@ impl Identity {
             principal.roles.clear();
         } else {
             drop(tx);
-            if !principal.roles.iter().any(|r| r == ROLE_MAILBOX_MIGRATION) {
+            if !principal.is_return_client() && !principal.roles.iter().any(|r| r == ROLE_MAILBOX_MIGRATION) {
                 return Err(TokenError::RoleNotGranted);
             }
         }

@@ -1,13 +1,16 @@
 //! Loads what the gate needs, asks it, and writes down what it said.
 
-use super::{ProxyError, Source, VerbContext, journal::Allowed};
+use super::{
+    ProxyError, Source, VerbContext,
+    journal::Allowed,
+    returning::{refused, return_record},
+};
 use crate::protocol::TEST_OF_AVAILABILITY;
 use jiff::{SignedDuration, Timestamp};
 use rehome_domain::{
     consent::ServicePrincipal,
-    cutover::SourcePhase,
     error_id::ErrorId,
-    gate::{CutoverFacts, Holder, MailboxFacts, Membership, Refusal, Request, Verb, gate},
+    gate::{CutoverFacts, MailboxFacts, Membership, Refusal, Request, Verb, gate},
     id::{ExchangeGuid, ServicePrincipalId, TenantId},
     recipient::{Recipient, RecipientKind},
     relationship::OrganizationRelationship,
@@ -48,26 +51,6 @@ pub(super) struct Facts {
 /// A move of another partner counts as having the mailbox open for this long after it was last seen.
 const OPEN_MOVE_LASTS: SignedDuration = SignedDuration::from_hours(24);
 
-/// Where a mailbox's cutover stands, from its newest attempt.
-fn cutover_facts(newest: Option<&SourceAttemptRow>, is_mailbox: bool) -> CutoverFacts {
-    let Some(row) = newest else { return CutoverFacts::Open };
-    let holder = Holder {
-        attempt: row.attempt.id,
-        move_id: row.attempt.move_id,
-        service_principal: row.attempt.service_principal,
-    };
-    match row.attempt.phase {
-        SourcePhase::Locked => CutoverFacts::Locked(holder),
-        SourcePhase::Prepared => CutoverFacts::Prepared(holder),
-        SourcePhase::Committed if !is_mailbox => CutoverFacts::Moved {
-            holder,
-            retention_until: row.retention_until.unwrap_or(Timestamp::MIN),
-        },
-        // A mailbox again: it came back, or the lock was undone.
-        SourcePhase::Committed | SourcePhase::Aborted | SourcePhase::Lapsed => CutoverFacts::Open,
-    }
-}
-
 async fn membership(
     tx: &mut Tx,
     tenant: TenantId,
@@ -101,12 +84,12 @@ pub(super) async fn load(
     guid: ExchangeGuid,
     now: Timestamp,
 ) -> Result<Facts, StoreError> {
-    let relationship = tx
-        .relationship_list(tenant)
-        .await?
+    let relationships = tx.relationship_list(tenant).await?;
+    let principal_row = tx.service_principal_get(tenant, principal).await?;
+    let return_record = return_record(tx, tenant, guid, principal_row.as_ref(), &relationships).await?;
+    let relationship = relationships
         .into_iter()
         .find(|r| r.service_principal == Some(principal));
-    let principal_row = tx.service_principal_get(tenant, principal).await?;
     let recipient = tx.recipient_by_exchange_guid(tenant, guid).await?;
     let newest = tx.source_attempt_newest(tenant, guid).await?;
     let open_move = tx
@@ -116,7 +99,8 @@ pub(super) async fn load(
         Some(RecipientKind::Mailbox(m)) => (true, m.litigation_hold),
         Some(RecipientKind::MailUser(_) | RecipientKind::Group(_)) | None => (false, false),
     };
-    let cutover = cutover_facts(newest.as_ref(), is_mailbox);
+    let retention_until = newest.as_ref().and_then(|n| n.retention_until);
+    let cutover = CutoverFacts::of(newest.as_ref().map(|n| &n.attempt), retention_until, is_mailbox);
     // A mail user that was not moved from here has no content to give; what was moved is answered for even when the
     // mail user has been removed since.
     let mailbox = if is_mailbox || matches!(cutover, CutoverFacts::Moved { .. }) {
@@ -130,6 +114,7 @@ pub(super) async fn load(
             on_hold,
             cutover,
             open_move,
+            return_record,
         })
     } else {
         None
@@ -221,7 +206,7 @@ impl Source {
         match facts.ask(ctx, verb, now) {
             Err(refusal) => {
                 self.log_refusal(ctx, verb, &refusal, now).await?;
-                Err(ProxyError::refused(refusal.id, refusal.partner_text))
+                Err(refused(refusal.id, refusal.partner_text))
             }
             Ok(()) => Ok(Admitted { facts, now }),
         }

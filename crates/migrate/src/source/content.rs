@@ -1,6 +1,6 @@
 //! The verbs that show facts and contents: open, folders, listing, items, sweep.
 
-use super::{ProxyError, Source, VerbContext, admit::Admitted};
+use super::{ProxyError, Source, VerbContext, admit::Admitted, returning::right_told};
 use crate::{
     ledger::Chunks,
     protocol::{
@@ -149,6 +149,7 @@ impl Source {
             max_receive_size: mailbox.max_receive_size,
             source_time: admitted.now.as_millisecond(),
             lock_method: self.lock_method(&mailbox.platform)?.into(),
+            return_right: right_told(&admitted.facts),
         })
     }
 

@@ -5,13 +5,13 @@ use crate::protocol::OutcomeRequest;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use rehome_domain::{
-    cutover::{SourceAsker, SourceEvent, SourcePhase},
+    cutover::{Outcome, SourceAsker, SourceEvent, SourcePhase},
     gate::Caller,
-    id::{AttemptId, CorrelationId, TenantId},
+    id::{AttemptId, CorrelationId, RecipientId, TenantId},
     recipient::MailboxState,
 };
 use rehome_platform::{Place, PlatformError};
-use rehome_store::{AuditEntry, SourceAttemptRow, StoreError};
+use rehome_store::{AuditEntry, SourceAttemptRow, StoreError, Tx};
 use std::{
     collections::{HashMap, HashSet},
     future::Future,
@@ -38,6 +38,8 @@ struct Asking {
     /// When each mailbox was tried to be opened last, so that those that cannot be keep no other waiting.
     tried: HashMap<Place, Instant>,
     reopened: Arc<Mutex<HashSet<Place>>>,
+    /// The removal of old content that is under way.
+    removing: JoinSet<()>,
 }
 
 /// Why a mailbox could not be opened to its user again.
@@ -51,7 +53,7 @@ enum ReopenError {
 
 impl Source {
     /// Runs until `shutdown` resolves: every second ends lapsed locks, opens mailboxes whose lock has ended to their users
-    /// again, closes moved content, asks for outcomes of prepared attempts.
+    /// again, closes moved content, removes what is kept no longer, asks for outcomes of prepared attempts.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
@@ -65,9 +67,28 @@ impl Source {
                         tracing::error!(error = crate::error_chain(&error), "the source could not look at its attempts");
                     }
                     self.reopen(&mut asking).await;
+                    while asking.removing.try_join_next().is_some() {}
+                    if asking.removing.is_empty() {
+                        let source = self.clone();
+                        asking.removing.spawn(async move { source.remove_old_content().await });
+                    }
                 }
             }
         }
+    }
+
+    /// Once what [`Source::run`] does every second, and waits until all of it has ended; for whoever has a clock of his own.
+    pub async fn round(&self) {
+        let mut asking = Asking::default();
+        if let Err(error) = self.tend(&mut asking).await {
+            tracing::error!(
+                error = crate::error_chain(&error),
+                "the source could not look at its attempts"
+            );
+        }
+        self.reopen(&mut asking).await;
+        while asking.running.join_next().await.is_some() {}
+        while asking.reopening.join_next().await.is_some() {}
     }
 
     async fn tend(&self, asking: &mut Asking) -> Result<(), StoreError> {
@@ -99,7 +120,11 @@ impl Source {
                         });
                     }
                 }
-                SourcePhase::Aborted | SourcePhase::Lapsed => {}
+                SourcePhase::Aborted
+                | SourcePhase::Lapsed
+                | SourcePhase::Reopened
+                | SourcePhase::Released
+                | SourcePhase::Returned => {}
             }
         }
         Ok(())
@@ -163,7 +188,7 @@ impl Source {
     /// Whether the mailbox at a place is one that its user may use.
     async fn is_open(&self, place: &Place) -> Result<bool, ReopenError> {
         let mut tx = self.inner.store.read().await?;
-        let Some((tenant, id)) = tx.mailbox_at(&place.platform, &place.location).await? else {
+        let Some((tenant, id)) = self.holder_of(&mut tx, place).await? else {
             return Ok(false);
         };
         let recipient = tx.recipient_get(tenant, id).await?;
@@ -192,27 +217,34 @@ impl Source {
         Ok(())
     }
 
+    /// What the target's outcome address says of an attempt, or why it cannot be asked.
+    pub(super) async fn ask_target(&self, row: &SourceAttemptRow) -> Result<Outcome, String> {
+        let endpoint = self
+            .outcome_endpoint(row.tenant, row)
+            .await
+            .map_err(|error| crate::error_chain(&error))?
+            .ok_or("the consent names no outcome address")?;
+        let request = OutcomeRequest {
+            attempt: row.attempt.id.to_string(),
+            key: STANDARD.encode(row.outcome_key.as_deref().unwrap_or_default()),
+        };
+        let answer = self.inner.outcomes.ask(&endpoint, &request).await?;
+        [Outcome::Decided, Outcome::Aborted, Outcome::Undecided]
+            .into_iter()
+            .find(|outcome| outcome.as_str() == answer.outcome)
+            .ok_or_else(|| "the outcome address's answer is none".to_owned())
+    }
+
     async fn ask_outcome(&self, row: &SourceAttemptRow, now: Timestamp) {
         let attempt = row.attempt.id;
-        let answer = match self.outcome_endpoint(row.tenant, row).await {
-            Ok(Some(endpoint)) => {
-                let key = STANDARD.encode(row.outcome_key.as_deref().unwrap_or_default());
-                let attempt = attempt.to_string();
-                self.inner
-                    .outcomes
-                    .ask(&endpoint, &OutcomeRequest { attempt, key })
-                    .await
-            }
-            Ok(None) => Err("the consent names no outcome address".to_owned()),
-            Err(error) => Err(crate::error_chain(&error)),
-        };
-        let done = match answer.as_ref().map(|a| a.outcome.as_str()) {
-            Ok("decided") => self
+        let answer = self.ask_target(row).await;
+        let done = match answer {
+            Ok(Outcome::Decided) => self
                 .commit_attempt(&asker_of(row), row.tenant, &own_context(row))
                 .await
                 .map(Some),
-            Ok("aborted") => self.abort_own(row).await.map(|()| None),
-            Ok(_) | Err(_) => {
+            Ok(Outcome::Aborted) => self.abort_own(row).await.map(|()| None),
+            Ok(Outcome::Undecided) | Err(_) => {
                 if row.prepared_at.is_some_and(|at| at + ALERT_AFTER <= now) {
                     tracing::error!(mailbox = %row.exchange_guid, %attempt, error = answer.err().unwrap_or_default(),
                         "ALERT: a prepared mailbox has no outcome for 15 minutes; its mail is deferred. Ask the target's administrator");
@@ -237,10 +269,10 @@ impl Source {
         let mut tx = self.inner.store.write().await?;
         let now = self.inner.clock.now();
         if let Some(mut row) = tx.source_attempt_newest(seen.tenant, seen.exchange_guid).await?
-            && row.attempt.id == seen.attempt.id
-            && row.attempt.phase == SourcePhase::Prepared
+            && let Ok(next) = self.next_state(Some(&row), &asker_of(seen), SourceEvent::Abort, now)
+            && next != row.attempt
         {
-            row.attempt.phase = SourcePhase::Aborted;
+            row.attempt = next;
             row.ended_at = Some(now);
             store_state(&mut tx, &row, Some(MailboxState::Open), now).await?;
             tx.audit_append(row.tenant, &own_entry(&row, "Abort", now)).await?;
@@ -252,7 +284,16 @@ impl Source {
     /// Whether a mailbox of today is at this place: one that came back, or another one.
     pub(super) async fn place_in_use(&self, place: &Place) -> Result<bool, StoreError> {
         let mut tx = self.inner.store.read().await?;
-        Ok(tx.mailbox_at(&place.platform, &place.location).await?.is_some())
+        Ok(self.holder_of(&mut tx, place).await?.is_some())
+    }
+
+    /// Whose mailbox of today is at this place.
+    async fn holder_of(&self, tx: &mut Tx, place: &Place) -> Result<Option<(TenantId, RecipientId)>, StoreError> {
+        if self.inner.platforms.takes_no_notice_of_case(&place.platform) {
+            tx.mailbox_at_in_any_case(&place.platform, &place.location).await
+        } else {
+            tx.mailbox_at(&place.platform, &place.location).await
+        }
     }
 
     /// Takes the old content out of service. Comes after its transaction, is idempotent, and is redone until it worked.
@@ -310,7 +351,7 @@ fn longest_waiting_first<T, W: Ord>(all: &mut [T], tried: impl Fn(&T) -> Option<
     all.sort_by_key(tried);
 }
 
-fn asker_of(row: &SourceAttemptRow) -> SourceAsker {
+pub(super) fn asker_of(row: &SourceAttemptRow) -> SourceAsker {
     SourceAsker {
         attempt: row.attempt.id,
         move_id: row.attempt.move_id,
@@ -319,7 +360,7 @@ fn asker_of(row: &SourceAttemptRow) -> SourceAsker {
 }
 
 /// The context in which the source carries an outcome out by itself; the gate was passed at Prepare.
-fn own_context(row: &SourceAttemptRow) -> VerbContext {
+pub(super) fn own_context(row: &SourceAttemptRow) -> VerbContext {
     VerbContext {
         tenant: row.tenant,
         caller: Caller {
@@ -337,7 +378,7 @@ fn own_context(row: &SourceAttemptRow) -> VerbContext {
     }
 }
 
-fn own_entry(row: &SourceAttemptRow, action: &str, now: Timestamp) -> AuditEntry {
+pub(super) fn own_entry(row: &SourceAttemptRow, action: &str, now: Timestamp) -> AuditEntry {
     AuditEntry {
         at: now,
         caller: "service".into(),

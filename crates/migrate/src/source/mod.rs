@@ -1,15 +1,23 @@
 //! The source's half: answers a partner's mover behind the gate, and keeps what it promised.
 
 mod admit;
+mod by_hand;
 mod content;
 mod cutover;
 mod exporters;
 mod journal;
 mod keeper;
+mod lock;
 mod outbound;
+mod prepare;
+mod receipt;
+mod retention;
+mod returning;
 
+pub use by_hand::{ByHand, Promised};
 pub use content::FrameStream;
 pub use outbound::{OutboundTest, OutboundView};
+pub(crate) use receipt::says;
 
 use crate::{
     Clock,
@@ -23,10 +31,11 @@ use rehome_domain::{
     gate::Caller,
     id::{AttemptId, CorrelationId, ExchangeGuid, MoveId, TenantId},
 };
+use rehome_identity::Identity;
 use rehome_platform::Platforms;
 use rehome_routing::Routing;
 use rehome_store::{Store, StoreError};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What the operator sets for the source's half.
 #[derive(Clone, Debug)]
@@ -73,6 +82,8 @@ struct Inner {
     journal: journal::Journal,
     preparing: exporters::Preparing,
     quiet: exporters::Quiet,
+    /// Signs receipts, once it was said who does.
+    identity: OnceLock<Identity>,
 }
 
 /// One request of a mover. The access token was checked; `tenant` is the one that issued it.
@@ -171,6 +182,7 @@ impl Source {
                 journal: journal::Journal::default(),
                 preparing: exporters::Preparing::default(),
                 quiet: exporters::Quiet::default(),
+                identity: OnceLock::new(),
             }),
         }
     }

@@ -1,15 +1,15 @@
 //! The source administrator's view: what is leaving, and would a mailbox be let go.
 
-use super::{Source, VerbContext, admit::load};
+use super::{Source, VerbContext, admit::load, keeper::own_context};
 use jiff::Timestamp;
 use rehome_domain::{
-    consent::ROLE_MAILBOX_MIGRATION,
+    consent::{ROLE_MAILBOX_MIGRATION, ROLE_MAILBOX_RETURN},
     cutover::SourcePhase,
     gate::{Caller, Refusal, Request, Verb, gate},
     id::{AttemptId, CorrelationId, ExchangeGuid, MoveId, TenantId},
     recipient::Recipient,
 };
-use rehome_store::{OutboundMove, StoreError};
+use rehome_store::{OutboundMove, SourceAttemptRow, StoreError, Tx};
 
 /// One outbound move with its newest attempt.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct OutboundView {
     pub recipient: Option<Recipient>,
     /// The partner's name as consented to.
     pub partner: Option<String>,
-    /// `Open`, `Locked`, `Prepared`, `Moved`.
+    /// `Open`, `Locked`, `Prepared`, `Reopened`, `Moved`.
     pub state: &'static str,
     /// The newest attempt of this move.
     pub attempt: Option<AttemptId>,
@@ -28,6 +28,12 @@ pub struct OutboundView {
     pub lock_milliseconds: Option<u64>,
     /// Until when the old content is kept, once moved.
     pub retention_until: Option<Timestamp>,
+    /// Whether it is kept beyond that; none before it has moved.
+    pub content_held: Option<bool>,
+    /// When the old content was removed.
+    pub content_removed: Option<Timestamp>,
+    /// Whether the target may sweep what came late, once moved: `Allowed`, or why not.
+    pub sweeps: Option<String>,
 }
 
 /// What the gate would say of one mailbox for one partner.
@@ -59,8 +65,9 @@ impl Source {
             let state = match newest.as_ref().map(|n| n.attempt.phase) {
                 Some(SourcePhase::Locked) => "Locked",
                 Some(SourcePhase::Prepared) => "Prepared",
-                Some(SourcePhase::Committed) => "Moved",
-                Some(SourcePhase::Aborted | SourcePhase::Lapsed) | None => "Open",
+                Some(SourcePhase::Committed | SourcePhase::Released) => "Moved",
+                Some(SourcePhase::Reopened) => "Reopened",
+                Some(SourcePhase::Aborted | SourcePhase::Lapsed | SourcePhase::Returned) | None => "Open",
             };
             views.push(OutboundView {
                 partner: principals
@@ -73,12 +80,42 @@ impl Source {
                     let at = n.attempt.committed_at?;
                     u64::try_from(at.duration_since(n.attempt.granted_at).as_millis()).ok()
                 }),
-                retention_until: newest.and_then(|n| n.retention_until),
+                retention_until: newest.as_ref().and_then(|n| n.retention_until),
+                content_held: newest
+                    .as_ref()
+                    .filter(|n| n.retention_until.is_some())
+                    .map(|n| n.content_held),
+                content_removed: newest.as_ref().and_then(|n| n.content_removed),
+                sweeps: match &newest {
+                    Some(newest) if state == "Moved" => Some(self.sweeps_of(&mut tx, tenant, newest).await?),
+                    Some(_) | None => None,
+                },
                 recipient,
                 outbound,
             });
         }
         Ok(views)
+    }
+
+    /// What the gate would say of a sweep now.
+    async fn sweeps_of(&self, tx: &mut Tx, tenant: TenantId, attempt: &SourceAttemptRow) -> Result<String, StoreError> {
+        let now = self.inner.clock.now();
+        let partner = attempt.attempt.service_principal;
+        let facts = load(tx, tenant, partner, attempt.exchange_guid, now).await?;
+        let mut ctx = own_context(attempt);
+        if let Some(principal) = &facts.principal {
+            ctx.caller = Caller {
+                service_principal: principal.id,
+                app_id: principal.app_id,
+                home_issuer: principal.issuer.clone(),
+                home_tenant: principal.home_tenant,
+                roles: principal.roles.clone(),
+            };
+        }
+        Ok(match facts.ask(&ctx, Verb::Sweep, now) {
+            Ok(()) => "Allowed".to_owned(),
+            Err(refusal) => format!("Ended: {}", refusal.reason),
+        })
     }
 
     /// Asks the gate about a mailbox for every partner that has a service principal here, without a trace in the log.
@@ -101,7 +138,11 @@ impl Source {
                     app_id: principal.app_id,
                     home_issuer: principal.issuer.clone(),
                     home_tenant: principal.home_tenant,
-                    roles: vec![ROLE_MAILBOX_MIGRATION.into()],
+                    roles: if principal.is_return_client() {
+                        vec![ROLE_MAILBOX_RETURN.into()]
+                    } else {
+                        vec![ROLE_MAILBOX_MIGRATION.into()]
+                    },
                 },
                 mailbox,
                 move_id: MoveId::from_u128(0),

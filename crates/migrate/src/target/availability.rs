@@ -86,7 +86,7 @@ impl Target {
         };
         match connected.proxy.open(asked).await {
             Err(error) => fail(tenant, error.problem),
-            Ok(answer) => match super::mover::source_facts(&answer) {
+            Ok(answer) => match super::reach::source_facts(&answer) {
                 Ok(facts) => Availability {
                     tenant,
                     problems: pair_problems(recipient, &facts),

@@ -1,10 +1,12 @@
 //! What administrators ask of batches and users. Each function changes rows in the caller's transaction, so that the
 //! audit record is in the same one; workers read the change at their next turn.
 
+use super::reports::batch_score;
 use jiff::Timestamp;
 use rehome_domain::{
     address::DomainName,
     batch::{BatchCounts, BatchIntent, BatchStatus, MigrationBatch, batch_status},
+    consistency::DataConsistencyScore,
     error_id::{ErrorId, Problem},
     id::{BatchId, EndpointId, Fence, MoveId, TenantId},
     moves::{Move, MoveFigures, UserEvent, UserStatus},
@@ -49,9 +51,11 @@ pub struct BatchView {
     pub counts: BatchCounts,
     /// End of the latest successful sync of any user.
     pub last_sync: Option<Timestamp>,
+    /// The worst of its users' data consistency scores.
+    pub score: Option<DataConsistencyScore>,
 }
 
-fn store_problem(error: &StoreError) -> Problem {
+pub(super) fn store_problem(error: &StoreError) -> Problem {
     match error {
         StoreError::Taken { what, value } => Problem::new(
             ErrorId::ObjectAlreadyExists,
@@ -164,11 +168,13 @@ pub async fn batch_view(tx: &mut Tx, batch: MigrationBatch, now: Timestamp) -> R
     let running = users.iter().any(|u| leased(u, now));
     let status = batch_status(&batch, &counts, running, now);
     let last_sync = users.iter().filter_map(|u| u.last_sync).max();
+    let score = batch_score(&users);
     Ok(BatchView {
         batch,
         status,
         counts,
         last_sync,
+        score,
     })
 }
 

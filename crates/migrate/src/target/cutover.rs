@@ -1,31 +1,39 @@
 //! The cutover at the target: one attempt, stored before Lock is sent, with one outcome for ever.
 
 use super::{
-    mover::{Trouble, Turn, guid_changed},
+    catch_up::is_catching_up,
+    mover::Turn,
     partner::{Connected, MailboxRef, PartnerError, SourceProxy},
+    receipt::{Reasons, reasons},
+    reports::stated_reason,
+    returning::came_back,
+    trouble::{Trouble, guid_changed},
     worker::AbortOnDrop,
 };
 use crate::protocol::{ExceptionBody, OpenAnswer, PrepareRequest};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rehome_domain::{
-    conversion::{Place as NewPlace, mail_user_to_mailbox, with_mailbox_state},
-    cutover::{Outcome, TargetEvent, TargetPhase, target_next},
+    consistency::Assessment,
+    conversion::{Place as NewPlace, mail_user_to_mailbox},
+    cutover::{
+        ClosingStep, SourceStatus, TargetEvent, TargetPhase, TargetStep, closing_step, target_next, target_step,
+        unanswered_prepare_step,
+    },
     error_id::{ErrorId, Problem},
     id::{AttemptId, CorrelationId},
-    moves::UserEvent,
     readiness::no_delivery_address,
-    recipient::{MailboxState, Recipient, RecipientKind},
+    recipient::{Recipient, RecipientKind},
 };
 use rehome_mailbox::Retry;
 use rehome_platform::Place;
-use rehome_replicate::{Importer, PassKind, ReportKind, TargetRoot};
+use rehome_replicate::{PassKind, ReportKind, SkippedItems, TargetRoot};
 use rehome_store::{AuditEntry, TargetAttempt};
 use std::{sync::Arc, time::Duration};
 
 /// The lease is renewed when this share of it is left.
 const RENEW_DIVISOR: u32 = 3;
 
-fn illegal(error: &rehome_domain::cutover::IllegalTargetEvent) -> Trouble {
+pub(super) fn illegal(error: &rehome_domain::cutover::IllegalTargetEvent) -> Trouble {
     Trouble::of(
         Problem::new(ErrorId::Unexpected, format!("{error}."), ""),
         Retry::After(60),
@@ -38,14 +46,24 @@ impl Turn {
         let mut tx = self.target.inner.store.read().await?;
         let newest = tx.attempt_newest(self.user.tenant, self.user.id).await?;
         drop(tx);
-        match newest {
-            Some(attempt) if attempt.phase.outcome() == Outcome::Decided => {
+        let step = target_step(newest.as_ref().map(|attempt| attempt.phase));
+        self.catches_up = newest.as_ref().is_some_and(|attempt| is_catching_up(attempt.phase));
+        match (step, newest) {
+            (TargetStep::Commit | TargetStep::Complete, Some(attempt)) => {
                 // Shown whether or not the source can be reached: from the decision on, mail belongs here.
                 self.show(&attempt).await?;
                 let (connected, mailbox) = self.connect().await?;
                 self.finish(&connected, mailbox, attempt).await
             }
-            Some(attempt) if attempt.phase == TargetPhase::Closing => match self.connect().await {
+            // What is undecided is aborted where the administrator stops it.
+            (TargetStep::Resume, Some(attempt)) if attempt.phase == TargetPhase::Closing && self.is_to_stop() => {
+                let id = attempt.id;
+                self.record_abort(attempt).await?;
+                let (connected, mailbox) = self.connect().await?;
+                tell_abort(&connected, mailbox, id).await;
+                Ok(())
+            }
+            (TargetStep::Resume, Some(attempt)) => match self.connect().await {
                 Ok((connected, mailbox)) => self.resume_closing(&connected, mailbox, attempt).await,
                 Err(Trouble::Problems {
                     problems,
@@ -63,7 +81,8 @@ impl Turn {
                 }
                 Err(trouble) => Err(trouble),
             },
-            Some(_) | None => {
+            (TargetStep::CatchUp, _) => self.catch_up().await,
+            (TargetStep::Begin, _) | (TargetStep::Commit | TargetStep::Complete | TargetStep::Resume, None) => {
                 let (connected, mailbox) = self.connect().await?;
                 self.attempt(&connected, mailbox).await
             }
@@ -71,7 +90,7 @@ impl Turn {
     }
 
     /// A new attempt, from the pass before the lock to the end.
-    async fn attempt(&mut self, connected: &Connected, mailbox: MailboxRef) -> Result<(), Trouble> {
+    pub(super) async fn attempt(&mut self, connected: &Connected, mailbox: MailboxRef) -> Result<(), Trouble> {
         if let Err(trouble) = self.before_lock(connected, mailbox).await {
             if matches!(
                 trouble,
@@ -80,7 +99,7 @@ impl Turn {
                     ..
                 }
             ) {
-                self.event(UserEvent::CompletionDeferred)?;
+                self.defer()?;
             }
             return Err(trouble);
         }
@@ -95,11 +114,18 @@ impl Turn {
     async fn before_lock(&mut self, connected: &Connected, mailbox: MailboxRef) -> Result<(), Trouble> {
         let answer = self.open_source(connected, mailbox).await?;
         self.check_locks(&answer).await?;
-        let staging = self.staging().await?;
+        self.note_return_right(&answer, connected).await?;
+        self.fill_return(connected, mailbox).await?;
+        let contents = self.contents().await?;
         let importer = self
-            .pass(connected.proxy.link(mailbox), staging, PassKind::Incremental)
+            .pass(
+                connected.proxy.link(mailbox),
+                contents,
+                PassKind::Incremental,
+                SkippedItems::Leave,
+            )
             .await?;
-        self.check_approvals(&importer).await
+        self.check_approvals(&importer).await.map(drop)
     }
 
     /// An attempt found Closing after a restart: the source says how far it got.
@@ -110,16 +136,15 @@ impl Turn {
         attempt: TargetAttempt,
     ) -> Result<(), Trouble> {
         let status = match connected.proxy.status(mailbox, attempt.id).await {
-            Ok(answer) => answer.phase,
-            Err(error) if error.retry == Retry::Never => "unknown".to_owned(),
+            Ok(answer) => SourceStatus::from_wire(&answer.phase),
+            // It does not know the attempt, or refuses to.
+            Err(error) if error.retry == Retry::Never => SourceStatus::Aborted,
             Err(error) => return Err(error.into()),
         };
-        let outcome = match status.as_str() {
-            // Prepared at the source: its promise holds the root that we stored before we sent it. Committed can only be
-            // where our own state was set back: nobody but us may have the mailbox then.
-            "prepared" | "committed" if attempt.root.is_some() => Ok(attempt.clone()),
-            "locked" => self.close(connected, mailbox, attempt.clone()).await,
-            _ => Err(Trouble::of(
+        let outcome = match closing_step(status, attempt.root.is_some()) {
+            ClosingStep::Decide => Ok(attempt.clone()),
+            ClosingStep::Close => self.close(connected, mailbox, attempt.clone()).await,
+            ClosingStep::Abort => Err(Trouble::of(
                 Problem::new(
                     ErrorId::LeaseLapsed,
                     "The cutover was interrupted and its lock has ended at the source; nothing was decided.",
@@ -168,11 +193,11 @@ impl Turn {
                         retry: Retry::Now | Retry::After(_),
                         ..
                     } => {
-                        self.event(UserEvent::CompletionDeferred)?;
+                        self.defer()?;
                         Err(trouble)
                     }
                     Trouble::Rest => {
-                        self.event(UserEvent::CompletionDeferred)?;
+                        self.defer()?;
                         self.user.next_run = self.now();
                         self.save("target.deferred").await?;
                         Err(Trouble::Rest)
@@ -196,35 +221,6 @@ impl Turn {
         }
     }
 
-    /// Items that the target does not hold as the source does wait for approval; looked at before the lock, and again under it.
-    pub(super) async fn check_approvals(&self, importer: &Importer) -> Result<(), Trouble> {
-        let until = self.user.skipped_approved_until.max(self.batch.skipped_approved_until);
-        let report = importer.report().await?;
-        let open: Vec<_> = report
-            .items
-            .iter()
-            .filter(|item| is_exception(item.kind) && until.is_none_or(|t| item.found > t.as_second()))
-            .collect();
-        let Some(first) = open.first() else { return Ok(()) };
-        Err(Trouble::of(
-            Problem::new(
-                ErrorId::SkippedItemsNotApproved,
-                format!(
-                    "{} items are not in the target as they are in the source; the first is uid {} of folder {}: {}.",
-                    open.len(),
-                    first.uid,
-                    first.folder.join("/"),
-                    first.reason
-                ),
-                format!(
-                    "Look at Get-MigrationUserStatistics {} -IncludeSkippedItems, then Set-MigrationUser {0} -ApproveSkippedItems.",
-                    self.user.email_address
-                ),
-            ),
-            Retry::After(60),
-        ))
-    }
-
     /// Stores a new attempt, before Lock is sent.
     async fn begin(&self) -> Result<TargetAttempt, Trouble> {
         let mut key = vec![0u8; 32];
@@ -242,7 +238,10 @@ impl Turn {
         tx.move_check_fence(self.user.tenant, self.user.id, self.user.fence)
             .await?;
         let newest = tx.attempt_newest(self.user.tenant, self.user.id).await?;
-        let phase = target_next(newest.map(|a| (a.id, a.phase)), id, TargetEvent::Begin).map_err(|e| illegal(&e))?;
+        let phase =
+            target_next(newest.as_ref().map(|a| (a.id, a.phase)), id, TargetEvent::Begin).map_err(|e| illegal(&e))?;
+        // A catch-up attempt's mailbox is where the decision put it.
+        let (platform, location) = newest.map_or((None, None), |newest| (newest.platform, newest.location));
         let attempt = TargetAttempt {
             id,
             tenant: self.user.tenant,
@@ -258,12 +257,15 @@ impl Turn {
             decided: None,
             done: None,
             lock_milliseconds: None,
-            platform: None,
-            location: None,
+            platform,
+            location,
         };
         tx.attempt_insert(&attempt).await?;
-        tx.audit_append(self.user.tenant, &self.entry("Begin cutover", &attempt))
-            .await?;
+        tx.audit_append(
+            self.user.tenant,
+            &self.entry(self.named("Begin cutover", "Begin catch-up"), &attempt),
+        )
+        .await?;
         tx.commit("target.begin").await?;
         Ok(attempt)
     }
@@ -295,23 +297,38 @@ impl Turn {
         mailbox: MailboxRef,
         attempt: TargetAttempt,
     ) -> Result<TargetAttempt, Trouble> {
-        let staging = self.staging().await?;
+        let contents = self.contents().await?;
         let importer = self
-            .pass(connected.proxy.link(mailbox), staging, PassKind::Final)
+            .pass(
+                connected.proxy.link(mailbox),
+                contents,
+                PassKind::Final,
+                SkippedItems::Leave,
+            )
             .await?;
         self.check_approvals(&importer).await?;
-        let root = importer.target_root().await?;
-        // Flags and dates are compared only now; what differs in them waits for approval as well.
-        self.check_approvals(&importer).await?;
+        let root = if self.catches_up {
+            importer.carried_root().await?
+        } else {
+            importer.target_root().await?
+        };
+        // Flags and dates are compared only now.
+        let assessment = self.check_approvals(&importer).await?;
         let recipient = self.recipient().await?;
-        let (attempt, request) = self.store_prepare(attempt, &recipient, &root).await?;
+        let reasons = reasons(&importer, &root).await?;
+        let (attempt, request) = self
+            .store_prepare(attempt, &recipient, (&root, reasons, assessment))
+            .await?;
         match connected.proxy.prepare(mailbox, &request).await {
             Ok(_) => Ok(attempt),
             Err(error) if error.retry == Retry::Never => Err(attempt_trouble(error)),
             // The answer may have been lost: the source says whether it has promised.
             Err(error) => match connected.proxy.status(mailbox, attempt.id).await {
-                Ok(status) if status.phase == "prepared" => Ok(attempt),
-                Ok(_) | Err(_) => Err(prepare_trouble(error)),
+                Ok(status) => match unanswered_prepare_step(Some(SourceStatus::from_wire(&status.phase))) {
+                    ClosingStep::Decide => Ok(attempt),
+                    ClosingStep::Close | ClosingStep::Abort => Err(prepare_trouble(error)),
+                },
+                Err(_) => Err(prepare_trouble(error)),
             },
         }
     }
@@ -321,7 +338,7 @@ impl Turn {
         &self,
         mut attempt: TargetAttempt,
         recipient: &Recipient,
-        root: &TargetRoot,
+        (root, mut reasons, assessment): (&TargetRoot, Reasons, Assessment),
     ) -> Result<(TargetAttempt, PrepareRequest), Trouble> {
         let domain = self.batch.target_delivery_domain.as_ref().ok_or_else(|| {
             let text = "The batch has no TargetDeliveryDomain, so that its source cannot forward.";
@@ -335,6 +352,7 @@ impl Turn {
             .iter()
             .map(|e| ExceptionBody {
                 approved: true,
+                reason: stated_reason(&assessment, e.kind, reasons.remove(&(e.folder.clone(), e.uid, e.kind))),
                 ..e.into()
             })
             .collect();
@@ -345,7 +363,7 @@ impl Turn {
         let mut tx = self.target.inner.store.write().await?;
         tx.move_check_fence(self.user.tenant, self.user.id, self.user.fence)
             .await?;
-        tx.attempt_update(&attempt, TargetPhase::Closing).await?;
+        tx.attempt_update(&attempt, attempt.phase).await?;
         tx.commit("target.prepare").await?;
         let request = PrepareRequest {
             attempt: attempt.id.to_string(),
@@ -362,6 +380,9 @@ impl Turn {
     /// The commit point: mail user becomes mailbox and the decision is recorded, in one transaction, conditional on
     /// Closing of this attempt and on the fencing number.
     async fn decide(&self, mut attempt: TargetAttempt) -> Result<TargetAttempt, Trouble> {
+        if attempt.phase == TargetPhase::CatchingUp {
+            return self.decide_catch_up(attempt).await;
+        }
         let inner = &self.target.inner;
         let now = self.now();
         let exchange_guid = self.exchange_guid()?;
@@ -415,6 +436,9 @@ impl Turn {
             &mail_user_to_mailbox(&mail_user, exchange_guid, place, now),
         )
         .await?;
+        if let Some(row) = &self.returning {
+            came_back(&mut tx, row, now).await?;
+        }
         attempt.phase = phase;
         attempt.fence = self.user.fence;
         attempt.decided = Some(now);
@@ -431,9 +455,7 @@ impl Turn {
     async fn abort(&self, connected: &Connected, mailbox: MailboxRef, attempt: TargetAttempt) -> Result<(), Trouble> {
         let id = attempt.id;
         self.record_abort(attempt).await?;
-        if let Err(error) = connected.proxy.abort(mailbox, id).await {
-            tracing::warn!(%error, attempt = %id, "the source was not told of the abort; its lease ends, or it asks for the outcome");
-        }
+        tell_abort(connected, mailbox, id).await;
         Ok(())
     }
 
@@ -446,144 +468,20 @@ impl Turn {
             .map_err(|e| illegal(&e))?;
         // As stored: it may hold the root and addresses that Prepare was sent with.
         let mut aborted = newest.unwrap_or(attempt);
+        let from = aborted.phase;
         aborted.phase = phase;
         aborted.decided = Some(self.now());
-        tx.attempt_update(&aborted, TargetPhase::Closing).await?;
-        tx.audit_append(self.user.tenant, &self.entry("Abort cutover", &aborted))
-            .await?;
+        tx.attempt_update(&aborted, from).await?;
+        tx.audit_append(
+            self.user.tenant,
+            &self.entry(self.named("Abort cutover", "Abort catch-up"), &aborted),
+        )
+        .await?;
         tx.commit("target.abort").await?;
         Ok(())
     }
 
-    /// After the decision: commit at the source, show the new mailbox, look once for late items. All of it is repeated until it worked.
-    async fn finish(
-        &mut self,
-        connected: &Connected,
-        mailbox: MailboxRef,
-        attempt: TargetAttempt,
-    ) -> Result<(), Trouble> {
-        let requests_before = connected.proxy.traffic().requests;
-        let (shown, committed) = tokio::join!(self.show(&attempt), self.commit(connected, mailbox, attempt.clone()));
-        let place = shown?;
-        let done = committed?;
-        self.user.figures.lock_round_trips += connected.proxy.traffic().requests - requests_before;
-        self.user.figures.lock_milliseconds = done.lock_milliseconds;
-        self.sweep_once(connected, mailbox, &done, &place).await?;
-        self.user.figures.bytes_on_wire += connected.proxy.traffic().octets_received;
-        let warnings = self.user.figures.swept_items > 0 || done.exceptions.as_deref().is_some_and(|e| e != "[]");
-        self.event(UserEvent::Completed { warnings })?;
-        self.user.waiting_for.clear();
-        self.user.problems.clear();
-        self.user.failures = 0;
-        self.user.last_sync = Some(self.now());
-        self.save("target.completed").await?;
-        Ok(())
-    }
-
-    async fn show(&self, attempt: &TargetAttempt) -> Result<Place, Trouble> {
-        let (Some(platform), Some(location)) = (attempt.platform.clone(), attempt.location.clone()) else {
-            return Err(Trouble::of(
-                Problem::new(
-                    ErrorId::Unexpected,
-                    "The decided attempt has no place for its mailbox.",
-                    "",
-                ),
-                Retry::After(60),
-            ));
-        };
-        let place = Place {
-            exchange_guid: self.exchange_guid()?,
-            platform,
-            location,
-        };
-        self.target.inner.platforms.show(&place, self.user.id).await?;
-        let mut tx = self.target.inner.store.write().await?;
-        let now = self.now();
-        if let Some(id) = self.user.recipient
-            && let Some(recipient) = tx.recipient_get(self.user.tenant, id).await?
-            && recipient
-                .mailbox()
-                .is_some_and(|m| m.state == MailboxState::NotYetShown)
-            && let Some(open) = with_mailbox_state(&recipient, MailboxState::Open, now)
-        {
-            tx.recipient_update(self.user.tenant, &open).await?;
-            tx.commit("target.shown").await?;
-        }
-        Ok(place)
-    }
-
-    async fn commit(
-        &self,
-        connected: &Connected,
-        mailbox: MailboxRef,
-        mut attempt: TargetAttempt,
-    ) -> Result<TargetAttempt, Trouble> {
-        if attempt.phase == TargetPhase::Done {
-            return Ok(attempt);
-        }
-        let answer = connected.proxy.commit(mailbox, attempt.id).await.map_err(|error| match Trouble::from(error) {
-            // The decision stands whatever the source says; it is told again until it has answered.
-            Trouble::Problems { problems, retry: Retry::Never, correlation } => {
-                tracing::error!(attempt = %attempt.id, "ALERT: the source refuses a decided commit; it is asked again every minute");
-                Trouble::Problems { problems, retry: Retry::After(60), correlation }
-            }
-            other => other,
-        })?;
-        let from = attempt.phase;
-        attempt.phase = target_next(
-            Some((attempt.id, attempt.phase)),
-            attempt.id,
-            TargetEvent::CommitAnswered,
-        )
-        .map_err(|e| illegal(&e))?;
-        attempt.done = Some(self.now());
-        attempt.lock_milliseconds = Some(answer.lock_milliseconds);
-        let mut tx = self.target.inner.store.write().await?;
-        tx.attempt_update(&attempt, from).await?;
-        tx.audit_append(self.user.tenant, &self.entry("Committed cutover", &attempt))
-            .await?;
-        tx.commit("target.done").await?;
-        Ok(attempt)
-    }
-
-    /// What came to the source after Prepare's listing is appended here; expected are none.
-    async fn sweep_once(
-        &mut self,
-        connected: &Connected,
-        mailbox: MailboxRef,
-        attempt: &TargetAttempt,
-        place: &Place,
-    ) -> Result<(), Trouble> {
-        let late = match connected.proxy.sweep(mailbox, attempt.id).await {
-            Ok(answer) => answer,
-            Err(error) if error.retry == Retry::Never => {
-                // Consent was withdrawn, or the content is gone: said, and not waited for.
-                tracing::warn!(%error, attempt = %attempt.id, "no sweep for late items is possible");
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if late.folders.is_empty() {
-            return Ok(());
-        }
-        let served = self.target.inner.platforms.open(place).await?;
-        let link = connected.proxy.sweep_link(mailbox, attempt.id);
-        let importer = self.importer(link, served, Arc::new(|_| {}));
-        let Some(folders) = late.read() else {
-            tracing::warn!(attempt = %attempt.id, "the source's answer to the sweep is not one; nothing is swept");
-            return Ok(());
-        };
-        match importer.sweep(&folders).await {
-            Ok(outcome) => self.user.figures.swept_items += outcome.appended,
-            Err(error) if error.retry() == Retry::Never => {
-                tracing::warn!(error = crate::error_chain(&error), attempt = %attempt.id, "late items could not be swept");
-            }
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-
-    fn entry(&self, action: &str, attempt: &TargetAttempt) -> AuditEntry {
+    pub(super) fn entry(&self, action: &str, attempt: &TargetAttempt) -> AuditEntry {
         AuditEntry {
             at: self.now(),
             caller: "service".into(),
@@ -601,6 +499,12 @@ pub(super) fn is_exception(kind: ReportKind) -> bool {
     match kind {
         ReportKind::Skipped | ReportKind::Altered | ReportKind::Flags | ReportKind::Date => true,
         ReportKind::LineEnds | ReportKind::Keywords | ReportKind::Double => false,
+    }
+}
+
+async fn tell_abort(connected: &Connected, mailbox: MailboxRef, attempt: AttemptId) {
+    if let Err(error) = connected.proxy.abort(mailbox, attempt).await {
+        tracing::warn!(%error, %attempt, "the source was not told of the abort; its lease ends, or it asks for the outcome");
     }
 }
 

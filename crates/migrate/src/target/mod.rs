@@ -5,8 +5,17 @@ pub mod control;
 pub mod direct;
 pub mod partner;
 
+mod catch_up;
 mod cutover;
+mod finish;
 mod mover;
+mod passes;
+mod reach;
+mod receipt;
+pub mod reports;
+pub mod returning;
+mod sweeps;
+mod trouble;
 mod worker;
 
 use crate::{Clock, ledger::Chunks};
@@ -20,7 +29,7 @@ use rehome_domain::{
     id::{AttemptId, EndpointId, TenantId},
     moves::Move,
 };
-use rehome_identity::SealKey;
+use rehome_identity::{Identity, SealKey};
 use rehome_platform::Platforms;
 use rehome_replicate::Report;
 use rehome_store::{Store, StoreError};
@@ -47,6 +56,8 @@ pub struct TargetSettings {
     pub read_back: bool,
     /// Largest message a new mailbox accepts, octets.
     pub max_receive_size: u64,
+    /// Longest pause in seconds before a move that something stopped is tried again, whatever was asked for.
+    pub longest_pause: u32,
 }
 
 /// The target's half of one deployment. Cheap to clone.
@@ -64,6 +75,8 @@ struct Inner {
     settings: TargetSettings,
     /// How IMAP servers are reached, once it was said.
     imap: OnceLock<ImapConnect>,
+    /// Signs receipts, once it was said who does.
+    identity: OnceLock<Identity>,
     servers: Servers,
 }
 
@@ -91,6 +104,7 @@ impl Target {
                 clock,
                 settings,
                 imap: OnceLock::new(),
+                identity: OnceLock::new(),
                 servers: Servers::default(),
             }),
         }
@@ -135,6 +149,7 @@ impl Target {
             remote_tenant_id: remote.remote_tenant_id,
             application_id: remote.application_id,
             secret,
+            returning: false,
         })
     }
 

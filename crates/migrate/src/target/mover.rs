@@ -2,30 +2,24 @@
 
 use super::{
     Target,
-    partner::{Connected, MailboxRef, PartnerAddress, PartnerError},
+    trouble::{Trouble, guid_changed},
     worker::{HeldLease, stop_event},
 };
-use crate::{ledger::Chunks, protocol::OpenAnswer};
 use jiff::{SignedDuration, Timestamp};
 use rehome_domain::{
-    adoption::Territory,
     batch::{BatchIntent, MigrationBatch},
     cutover::TargetPhase,
     endpoint::{EndpointKind, MigrationEndpoint},
     error_id::{ErrorId, Problem},
-    id::{CorrelationId, ExchangeGuid},
+    id::CorrelationId,
     moves::{Move, UserEvent, UserStatus},
-    readiness::{SourceFacts, TargetFacts, pair_problems, target_problems},
+    readiness::{TargetFacts, target_problems},
     recipient::Recipient,
 };
-use rehome_mailbox::{Mailbox, Retry};
-use rehome_platform::{Driver, NewMailbox, Place, PlatformError};
-use rehome_replicate::{ImportSettings, Importer, PassError, PassKind, Progress, SourceLink};
-use rehome_store::{AuditEntry, StoreError};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use rehome_mailbox::Retry;
+use rehome_platform::Driver;
+use rehome_replicate::{PassKind, SkippedItems};
+use rehome_store::{ReturnRow, StoreError};
 
 /// Longest pause between two tries of a move that a passing failure stopped.
 const LONGEST_PAUSE: u32 = 300;
@@ -37,152 +31,11 @@ pub(super) struct Turn {
     pub(super) batch: MigrationBatch,
     /// The batch's endpoint where it is an IMAP server; read at each step.
     pub(super) imap: Option<MigrationEndpoint>,
+    /// What is known of a mailbox that this move brings back; read at each step.
+    pub(super) returning: Option<ReturnRow>,
+    /// Whether the move was decided and its source reopened by hand: the mailbox is in use here, and additions follow.
+    pub(super) catches_up: bool,
     pub(super) lease: HeldLease,
-}
-
-/// Why a turn did not get on.
-pub(super) enum Trouble {
-    /// Stop, shutdown or a lost lease: nothing to record.
-    Rest,
-    /// Something an administrator reads; tried again as `retry` says.
-    Problems {
-        problems: Vec<Problem>,
-        retry: Retry,
-        correlation: Option<CorrelationId>,
-    },
-    /// The store failed: the turn cannot be recorded.
-    Store(StoreError),
-}
-
-impl Trouble {
-    pub(super) fn of(problem: Problem, retry: Retry) -> Self {
-        Self::Problems {
-            problems: vec![problem],
-            retry,
-            correlation: None,
-        }
-    }
-}
-
-impl From<StoreError> for Trouble {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Stale { .. } => Self::Rest,
-            StoreError::Database { .. } => Self::Store(error),
-            StoreError::Taken { .. } | StoreError::Unreadable { .. } | StoreError::NewerSchema { .. } => Self::of(
-                Problem::new(
-                    ErrorId::Unexpected,
-                    format!("{}.", crate::error_chain(&error)),
-                    "The server's log says more.",
-                ),
-                Retry::After(60),
-            ),
-        }
-    }
-}
-
-impl From<PartnerError> for Trouble {
-    fn from(error: PartnerError) -> Self {
-        Self::Problems {
-            problems: vec![error.problem],
-            retry: error.retry,
-            correlation: error.correlation,
-        }
-    }
-}
-
-impl From<PlatformError> for Trouble {
-    fn from(error: PlatformError) -> Self {
-        let retry = error.retry();
-        let advice = match retry {
-            Retry::Never => "When that is mended, Start-MigrationUser takes the move up where it stood.",
-            Retry::Now | Retry::After(_) => {
-                "See the server's log; the move resumes by itself when the platform works again."
-            }
-        };
-        Self::of(
-            Problem::new(
-                ErrorId::MailboxPlatform,
-                format!("{}.", crate::error_chain(&error)),
-                advice,
-            ),
-            retry,
-        )
-    }
-}
-
-impl From<PassError> for Trouble {
-    fn from(error: PassError) -> Self {
-        match &error {
-            PassError::LeaseLost | PassError::Cancelled => Self::Rest,
-            PassError::Source(_)
-            | PassError::Target(_)
-            | PassError::Storage(_)
-            | PassError::Ledger(_)
-            | PassError::Spool { .. }
-            | PassError::ItemDigestMismatch { .. }
-            | PassError::SourceContentsShrank { .. }
-            | PassError::Protocol { .. }
-            | PassError::TargetDiffers { .. }
-            | PassError::ReadBackRequired => {
-                let id = error.error_id().parse().unwrap_or(ErrorId::Unexpected);
-                Self::of(Problem::new(id, format!("{error}."), advice_for(id)), error.retry())
-            }
-        }
-    }
-}
-
-fn advice_for(id: ErrorId) -> &'static str {
-    match id {
-        ErrorId::ItemDigestMismatch => {
-            "The item was not used. If it happens again, something between the two servers alters data: look at proxies and network cards."
-        }
-        ErrorId::SourceContentsShrank => {
-            "Ask the source's administrator whether the mailbox lost its contents, for example by a missing mount. The move goes on when two listings agree."
-        }
-        ErrorId::ReadBackRequired => {
-            "Remove read_back = \"off\" from [replication] in the configuration of this deployment and restart it."
-        }
-        ErrorId::ImapAuthentication => {
-            "Test-MigrationServerAvailability with the endpoint and -TestMailbox shows whether the server lets us in."
-        }
-        _ => "",
-    }
-}
-
-/// Reads the source's facts.
-pub(super) fn source_facts(answer: &OpenAnswer) -> Result<SourceFacts, Problem> {
-    let bad = |what: &str| {
-        Problem::new(
-            ErrorId::MigrationServerConnectionFailed,
-            format!("The source answered with {what} that cannot be read."),
-            "",
-        )
-    };
-    Ok(SourceFacts {
-        exchange_guid: answer.exchange_guid.parse().map_err(|_| bad("an ExchangeGuid"))?,
-        legacy_exchange_dn: answer.legacy_exchange_dn.clone(),
-        x500_addresses: answer.x500_addresses.clone(),
-        smtp_addresses: answer.smtp_addresses.iter().filter_map(|a| a.parse().ok()).collect(),
-        archive_guid: answer
-            .archive_guid
-            .as_deref()
-            .map(str::parse)
-            .transpose()
-            .map_err(|_| bad("an ArchiveGuid"))?,
-    })
-}
-
-/// What was copied belongs to the mailbox of one ExchangeGuid and is never taken for another's.
-pub(super) fn guid_changed(address: &str) -> Trouble {
-    Trouble::of(
-        Problem::new(
-            ErrorId::InvalidOperation,
-            format!("The mail user of {address} got another ExchangeGuid after his contents began to be copied."),
-            format!("Set the ExchangeGuid back, or Remove-MigrationUser {address} and add him in a new batch."),
-        ),
-        Retry::Never,
-    )
 }
 
 /// Whether there is more to do at once.
@@ -223,10 +76,19 @@ impl Turn {
             return Ok(Next::Rest);
         };
         let endpoint = tx.endpoint_get(self.user.tenant, batch.endpoint).await?;
+        self.returning = tx.return_get(self.user.tenant, self.user.id).await?;
         drop(tx);
         self.imap = endpoint.filter(|e| matches!(e.kind, EndpointKind::Imap(_)));
         (self.user, self.batch) = (fresh, batch);
-        let asked_to_stop = self.user.stop || self.batch.intent != BatchIntent::Started;
+        if matches!(
+            self.user.status,
+            UserStatus::Completed | UserStatus::CompletedWithWarnings
+        ) {
+            // Stop and Start do not concern him any more; removing him ends his sweeps.
+            self.sweep_again().await?;
+            return Ok(Next::Rest);
+        }
+        let asked_to_stop = self.is_to_stop();
         let in_cutover = self.user.status == UserStatus::Completing;
         if asked_to_stop && in_cutover && !self.unfinished_attempt().await? {
             self.event(UserEvent::CompletionDeferred)?;
@@ -250,7 +112,13 @@ impl Turn {
             UserStatus::Synced | UserStatus::IncrementalSyncing => self.synced().await,
             UserStatus::Completing => match self.imap.clone() {
                 Some(endpoint) => self.direct_complete(&endpoint).await.map(|()| Next::Rest),
-                None => self.complete().await.map(|()| Next::Rest),
+                None => {
+                    let done = self.complete().await;
+                    if let Err(trouble) = &done {
+                        self.doubt_pairs(trouble).await?;
+                    }
+                    done.map(|()| Next::Rest)
+                }
             },
             UserStatus::Removing => self.remove().await,
             UserStatus::Starting
@@ -264,12 +132,22 @@ impl Turn {
         }
     }
 
+    /// Whether the administrator wants the user, or his batch, to come to rest.
+    pub(super) fn is_to_stop(&self) -> bool {
+        self.user.stop || self.batch.intent != BatchIntent::Started
+    }
+
     /// Whether a cutover has begun that has no end yet: then it is finished or undone before anything else.
     async fn unfinished_attempt(&self) -> Result<bool, StoreError> {
         let mut tx = self.target.inner.store.read().await?;
         let newest = tx.attempt_newest(self.user.tenant, self.user.id).await?;
         Ok(newest.is_some_and(|a| match a.phase {
-            TargetPhase::Closing | TargetPhase::Decided | TargetPhase::Done => true,
+            TargetPhase::Closing
+            | TargetPhase::Decided
+            | TargetPhase::Done
+            | TargetPhase::Reopened
+            | TargetPhase::CatchingUp
+            | TargetPhase::CatchUpAborted => true,
             TargetPhase::Aborted => false,
         }))
     }
@@ -313,6 +191,7 @@ impl Turn {
             Retry::Now => Some(2u32.saturating_pow(self.user.failures.min(9) - 1).min(LONGEST_PAUSE)),
             Retry::After(seconds) => Some(seconds.max(1)),
         };
+        let pause = pause.map(|seconds| seconds.min(self.target.inner.settings.longest_pause));
         match pause {
             None => {
                 self.user.waiting_for = "the administrator: see the error".into();
@@ -436,181 +315,11 @@ impl Turn {
         Ok((recipient, problems))
     }
 
-    /// Reaches the source and checks that this mailbox may still be moved to this mail user.
-    pub(super) async fn connect(&self) -> Result<(Connected, MailboxRef), Trouble> {
-        let (address, mailbox) = self.address().await?;
-        let connected = self.target.inner.partner.connect(&address, mailbox.correlation).await?;
-        self.remember_tenant(&address, &connected).await?;
-        Ok((connected, mailbox))
-    }
-
-    async fn address(&self) -> Result<(PartnerAddress, MailboxRef), Trouble> {
-        let mut tx = self.target.inner.store.read().await?;
-        let endpoint = tx
-            .endpoint_get(self.user.tenant, self.batch.endpoint)
-            .await?
-            .ok_or_else(|| {
-                Trouble::of(
-                    Problem::new(
-                        ErrorId::ManagementObjectNotFound,
-                        "The batch's migration endpoint was removed.",
-                        "",
-                    ),
-                    Retry::Never,
-                )
-            })?;
-        let address = self
-            .target
-            .address_of(&endpoint)
-            .map_err(|p| Trouble::of(p, Retry::Never))?;
-        Ok((
-            address,
-            MailboxRef {
-                exchange_guid: self.exchange_guid()?,
-                move_id: self.user.id,
-                correlation: CorrelationId(uuid::Uuid::new_v4()),
-            },
-        ))
-    }
-
-    pub(super) fn exchange_guid(&self) -> Result<ExchangeGuid, Trouble> {
-        self.user.exchange_guid.ok_or_else(|| {
-            Trouble::of(
-                Problem::new(
-                    ErrorId::MissingExchangeGuid,
-                    "The migration user has no ExchangeGuid yet.",
-                    "Start-MigrationUser checks him again.",
-                ),
-                Retry::Never,
-            )
-        })
-    }
-
-    /// The first tenant found for an endpoint is the one for ever.
-    async fn remember_tenant(&self, address: &PartnerAddress, connected: &Connected) -> Result<(), Trouble> {
-        if address.remote_tenant_id.is_some() {
-            return Ok(());
-        }
-        let mut tx = self.target.inner.store.write().await?;
-        let Some(mut endpoint) = tx.endpoint_get(self.user.tenant, self.batch.endpoint).await? else {
-            return Ok(());
-        };
-        let EndpointKind::ExchangeRemoteMove(remote) = &mut endpoint.kind else {
-            return Err(Trouble::Rest);
-        };
-        match remote.remote_tenant_id {
-            Some(known) if known == connected.tenant => return Ok(()),
-            None if endpoint.remote_server == address.remote_server
-                && remote.remote_tenant == address.remote_tenant => {}
-            // Another worker found another tenant, or the endpoint was changed since it was read: looked at afresh.
-            Some(_) | None => return Err(Trouble::Rest),
-        }
-        remote.remote_tenant_id = Some(connected.tenant);
-        tx.endpoint_update(self.user.tenant, &endpoint).await?;
-        let entry = AuditEntry {
-            at: self.now(),
-            caller: "service".into(),
-            origin: "local".into(),
-            action: "Pin tenant of endpoint".into(),
-            object: endpoint.name,
-            parameters: serde_json::json!({"RemoteTenant": address.remote_tenant, "TenantId": connected.tenant.to_string()}),
-            result: "ok".into(),
-            correlation_id: CorrelationId(uuid::Uuid::new_v4()),
-        };
-        tx.audit_append(self.user.tenant, &entry).await?;
-        tx.commit("target.remote_tenant").await?;
-        Ok(())
-    }
-
-    /// Where the mailbox is to be: the same for the whole move once its contents have begun to be copied.
-    pub(super) async fn new_place(&self) -> Result<Place, Trouble> {
-        let platforms = &self.target.inner.platforms;
-        let platform = platforms.default_platform()?.to_owned();
-        let recipient = self.recipient().await?;
-        let exchange_guid = self.exchange_guid()?;
-        let refused = |text: String| Trouble::of(Problem::new(ErrorId::MailboxPlatform, text, ""), Retry::Never);
-        let primary = recipient
-            .primary_smtp_address()
-            .ok_or_else(|| refused(format!("'{}' has no primary address.", recipient.name)))?;
-        let new = NewMailbox {
-            tenant: self.user.tenant,
-            alias: &recipient.alias,
-            primary,
-            exchange_guid,
-        };
-        let location = platforms.new_location(&platform, &new, Some(self.user.id)).await?;
-        if platforms.driver(&platform)? == Driver::Imap {
-            let mut tx = self.target.inner.store.read().await?;
-            let taken = tx.mailbox_at(&platform, &location).await?;
-            if taken.is_some_and(|(_, id)| id != recipient.id) {
-                return Err(refused(format!(
-                    "The account '{location}' is the place of another mailbox."
-                )));
-            }
-            if !tx.territory(self.user.tenant).await?.holds_account(&location) {
-                return Err(refused(Territory::not_his_account(&location)));
-            }
-        }
-        Ok(Place {
-            exchange_guid,
-            platform,
-            location,
-        })
-    }
-
-    /// The hidden contents of this move.
-    pub(super) async fn staging(&self) -> Result<Arc<dyn Mailbox>, Trouble> {
-        let place = self.new_place().await?;
-        Ok(self.target.inner.platforms.staging(&place, self.user.id).await?)
-    }
-
-    /// Opens the mailbox at the source: the gate is walked, and both sides are compared.
-    pub(super) async fn open_source(&self, connected: &Connected, mailbox: MailboxRef) -> Result<OpenAnswer, Trouble> {
-        if self.recipient().await?.exchange_guid() != Some(mailbox.exchange_guid) {
-            return Err(guid_changed(&self.user.email_address));
-        }
-        let answer = connected.proxy.open(mailbox).await?;
-        let facts = source_facts(&answer).map_err(|p| Trouble::of(p, Retry::Never))?;
-        let problems = pair_problems(&self.recipient().await?, &facts);
-        if problems.is_empty() {
-            Ok(answer)
-        } else {
-            Err(Trouble::Problems {
-                problems,
-                retry: Retry::Never,
-                correlation: Some(mailbox.correlation),
-            })
-        }
-    }
-
-    /// The importer of this move into `mailbox`.
-    pub(super) fn importer(
-        &self,
-        link: Arc<dyn SourceLink>,
-        mailbox: Arc<dyn Mailbox>,
-        progress: Arc<dyn Fn(&Progress) + Send + Sync>,
-    ) -> Importer {
-        let inner = &self.target.inner;
-        let ledger = Chunks::ledger(inner.store.clone(), self.user.tenant, self.user.id, self.user.fence);
-        let lease = self.lease.clone();
-        let settings = ImportSettings {
-            move_id: self.user.id.as_u128(),
-            memory_budget: inner.settings.memory_budget,
-            spool: inner.settings.spool.join(self.user.id.to_string()),
-            given_uids: true,
-            read_back: inner.settings.read_back,
-            live_target: self.imap.is_some(),
-            progress,
-            lease: Arc::new(move || lease.holds()),
-            cancel: Arc::clone(&self.lease.cancel),
-        };
-        Importer::new(link, mailbox, Arc::new(ledger), settings)
-    }
-
     async fn sync(&mut self, kind: PassKind) -> Result<Next, Trouble> {
+        let (skipped, asked) = self.retries(kind).await?;
         match self.imap.clone() {
-            Some(endpoint) => self.direct_sync(&endpoint, kind).await?,
-            None => self.remote_sync(kind).await?,
+            Some(endpoint) => self.direct_sync(&endpoint, kind, skipped).await?,
+            None => self.remote_sync(kind, skipped).await?,
         }
         self.event(UserEvent::SyncEnds)?;
         let now = self.now();
@@ -620,17 +329,21 @@ impl Turn {
         let mut tx = self.target.inner.store.write().await?;
         tx.move_save_work(&self.user).await?;
         tx.move_clear_sync_now(&self.user).await?;
+        if let Some(asked) = asked {
+            tx.retry_done(self.user.tenant, self.user.id, asked).await?;
+        }
         tx.commit("target.sync_ends").await?;
         Ok(Next::Again)
     }
 
-    async fn remote_sync(&mut self, kind: PassKind) -> Result<(), Trouble> {
+    async fn remote_sync(&mut self, kind: PassKind, skipped: SkippedItems) -> Result<(), Trouble> {
         let (connected, mailbox) = self.connect().await?;
         self.open_source(&connected, mailbox).await?;
         self.sync_begins().await?;
+        self.fill_return(&connected, mailbox).await?;
         let staging = self.staging().await?;
         let link = connected.proxy.link(mailbox);
-        self.pass(link, staging, kind).await?;
+        self.pass(link, staging, kind, skipped).await?;
         self.user.figures.bytes_on_wire += connected.proxy.traffic().octets_received;
         Ok(())
     }
@@ -641,41 +354,6 @@ impl Turn {
         self.user.waiting_for.clear();
         self.user.problems.clear();
         Ok(self.save("target.sync_begins").await?)
-    }
-
-    /// One pass, with its figures shown while it runs.
-    pub(super) async fn pass(
-        &mut self,
-        link: Arc<dyn SourceLink>,
-        mailbox: Arc<dyn Mailbox>,
-        kind: PassKind,
-    ) -> Result<Importer, Trouble> {
-        let latest = Arc::new(Mutex::new(None));
-        let seen = Arc::clone(&latest);
-        let importer = self.importer(
-            link,
-            mailbox,
-            Arc::new(move |progress: &Progress| {
-                *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress.clone())
-            }),
-        );
-        let base = self.user.figures.clone();
-        let saver = tokio::spawn(save_progress(
-            self.target.clone(),
-            self.user.clone(),
-            Arc::clone(&latest),
-        ));
-        let outcome = importer.pass(kind).await;
-        saver.abort();
-        // A save that was under way is either whole or undone; the row's own save below comes after it.
-        let _ = saver.await;
-        if let Some(progress) = latest.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            add_progress(&mut self.user, &base, progress);
-        }
-        let outcome = outcome?;
-        self.user.figures.items_skipped = outcome.items_skipped;
-        self.user.figures.items_total = outcome.items_total;
-        Ok(importer)
     }
 
     async fn synced(&mut self) -> Result<Next, Trouble> {
@@ -717,10 +395,11 @@ impl Turn {
         let decided = tx
             .attempt_newest(self.user.tenant, self.user.id)
             .await?
-            .is_some_and(|a| a.decided.is_some() && a.platform.is_some());
+            .is_some_and(|a| a.phase.is_mailbox());
         drop(tx);
         // What was copied from an IMAP server lies in the mailbox itself, and stays there.
         if !decided && self.imap.is_none() {
+            self.remove_return_staging().await?;
             let default = inner.platforms.default_platform()?.to_owned();
             // An account of an earlier default platform would stay denied to its user for ever.
             let others = inner
@@ -745,32 +424,5 @@ impl Turn {
         tx.batch_delete_emptied().await?;
         tx.commit("target.removed").await?;
         Ok(Next::Rest)
-    }
-}
-
-fn add_progress(user: &mut Move, base: &rehome_domain::moves::MoveFigures, progress: &Progress) {
-    user.figures.items_total = progress.items_total;
-    user.figures.folders_total = progress.folders_total;
-    user.figures.items_synced = base.items_synced + progress.items_done;
-    user.figures.bytes_synced = base.bytes_synced + progress.octets_done;
-}
-
-/// Shows the figures of a running pass, once a second.
-async fn save_progress(target: Target, user: Move, latest: Arc<Mutex<Option<Progress>>>) {
-    let base = user.figures.clone();
-    let mut shown = user;
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let progress = latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(progress) = progress else { continue };
-        add_progress(&mut shown, &base, &progress);
-        let saved = async {
-            let mut tx = target.inner.store.write().await?;
-            tx.move_save_work(&shown).await?;
-            tx.commit("target.progress").await
-        };
-        if let Err(error) = saved.await {
-            tracing::debug!(error = crate::error_chain(&error), "progress could not be saved");
-        }
     }
 }

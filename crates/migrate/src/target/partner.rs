@@ -1,11 +1,13 @@
 //! How the mover reaches the source's deployment; carried out over HTTPS by `remote`'s client, in process by tests.
 
 use crate::protocol::{
-    AbortAnswer, CommitAnswer, LeaseAnswer, OpenAnswer, PrepareAnswer, PrepareRequest, StatusAnswer, SweepAnswer,
+    AbortAnswer, CommitAnswer, LeaseAnswer, OpenAnswer, PairsAnswer, PairsRequest, PrepareAnswer, PrepareRequest,
+    ReceiptAnswer, ReceiptRequest, StatusAnswer, SweepAnswer, TakeBackAnswer,
 };
 use async_trait::async_trait;
 use rehome_domain::{
-    error_id::Problem,
+    consent::PinnedKeys,
+    error_id::{ErrorId, Problem},
     id::{ApplicationId, AttemptId, CorrelationId, ExchangeGuid, MoveId, TenantId},
 };
 use rehome_mailbox::Retry;
@@ -28,6 +30,26 @@ pub struct PartnerAddress {
     pub application_id: ApplicationId,
     /// Its secret; shown to our own authority only.
     pub secret: SecretString,
+    /// Our authority speaks for itself, to take a mailbox back: `application_id` is our return client then, and there is
+    /// no secret.
+    pub returning: bool,
+}
+
+/// What a source says of itself, checked to be its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartnerDescription {
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Its issuer.
+    pub issuer: String,
+    /// Its domains.
+    pub home_domains: Vec<String>,
+    /// Where the outcome of its attempts can be asked.
+    pub outcome_endpoint: String,
+    /// Its keys, to be pinned.
+    pub keys: PinnedKeys,
+    /// The id of the key that signed all this.
+    pub signer: String,
 }
 
 /// Why the partner could not be reached or refused.
@@ -58,6 +80,13 @@ pub trait Partner: Send + Sync {
     ) -> Result<Connected, PartnerError> {
         self.connect(address, correlation).await
     }
+
+    /// What the source says of itself, by its own server: asked before a mailbox comes from there that may be taken back.
+    async fn describe(
+        &self,
+        address: &PartnerAddress,
+        correlation: CorrelationId,
+    ) -> Result<PartnerDescription, PartnerError>;
 
     /// Finds the source tenant only: no token, no consent needed.
     async fn find_tenant(&self, address: &PartnerAddress, correlation: CorrelationId)
@@ -95,6 +124,19 @@ pub trait SourceProxy: Send + Sync {
     async fn status(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<StatusAnswer, PartnerError>;
     /// What came late.
     async fn sweep(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<SweepAnswer, PartnerError>;
+    /// Asks the old source to take back the mailbox that it committed in this attempt.
+    async fn take_back(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<TakeBackAnswer, PartnerError>;
+    /// Which items there are which items here, for a move back.
+    async fn pairs(&self, mailbox: MailboxRef, request: PairsRequest) -> Result<PairsAnswer, PartnerError>;
+    /// Gives the target's statement of the receipt, and gets the source's.
+    async fn receipt(&self, mailbox: MailboxRef, request: &ReceiptRequest) -> Result<ReceiptAnswer, PartnerError> {
+        let _ = request;
+        Err(PartnerError {
+            problem: Problem::new(ErrorId::InvalidOperation, "The source gives no receipts.", ""),
+            retry: Retry::Never,
+            correlation: Some(mailbox.correlation),
+        })
+    }
     /// Octets received from the source so far, framing included, and requests sent; for the figures.
     fn traffic(&self) -> Traffic;
 }

@@ -120,7 +120,12 @@ impl Target {
         Ok(())
     }
 
-    async fn hand_out(&self, running: &mut JoinSet<()>, stopping: &Arc<AtomicBool>) -> Result<(), StoreError> {
+    /// Starts a worker for each move that is due, as [`Target::run`] does ten times a second; for whoever has a clock of his
+    /// own. Each works until its move rests, or `stopping` is set.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn hand_out(&self, running: &mut JoinSet<()>, stopping: &Arc<AtomicBool>) -> Result<(), StoreError> {
         let free = self.inner.settings.workers.saturating_sub(running.len());
         if free == 0 {
             return Ok(());
@@ -153,7 +158,12 @@ impl Target {
         let running = tx
             .move_count_running(user.tenant, &batch.endpoint.to_string(), now)
             .await?;
-        if limit.is_some_and(|limit| running >= u64::from(limit)) && user.status != UserStatus::Removing {
+        // A sweep is a question; a completed user waits for no slot, and does not say so.
+        let needs_slot = !matches!(
+            user.status,
+            UserStatus::Removing | UserStatus::Completed | UserStatus::CompletedWithWarnings
+        );
+        if needs_slot && limit.is_some_and(|limit| running >= u64::from(limit)) {
             if user.waiting_for != SLOT {
                 let waiting = Move {
                     waiting_for: SLOT.into(),
@@ -191,13 +201,18 @@ impl Target {
             user,
             batch,
             imap: None,
+            returning: None,
+            catches_up: false,
             lease,
         };
         let outcome = turn.run().await;
         if let Err(error) = outcome {
             tracing::warn!(error = crate::error_chain(&error), move_id = %id, "a turn of a move could not be recorded; it is repeated");
-            // The store is in trouble: asked again at once it would only be in more.
-            tokio::time::sleep(PAUSE_AFTER_STORE_ERROR).await;
+            // The store is in trouble: asked again at once it would only be in more. Where another worker has the move now
+            // there is nothing to wait for.
+            if !matches!(error, StoreError::Stale { .. }) {
+                tokio::time::sleep(PAUSE_AFTER_STORE_ERROR).await;
+            }
         }
         if let Err(error) = release(&self.inner.store, tenant, id, fence).await {
             tracing::warn!(error = crate::error_chain(&error), move_id = %id, "a lease could not be given back; it expires by itself");

@@ -3,25 +3,66 @@
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use rehome_domain::{
-    error_id::Problem,
+    consent::PinnedKeys,
+    error_id::{ErrorId, Problem},
     gate::Caller,
     id::{AttemptId, CorrelationId, TenantId},
 };
 use rehome_mailbox::{ErrorScope, Folder, FolderPath, Retry};
 use rehome_migrate::{
     protocol::{
-        AbortAnswer, CommitAnswer, FoldersRequest, ItemsRequest, LeaseAnswer, ListingRequest, OpenAnswer,
-        PrepareAnswer, PrepareRequest, StatusAnswer, SweepAnswer,
+        AbortAnswer, CommitAnswer, FoldersRequest, ItemsRequest, LeaseAnswer, ListingRequest, OpenAnswer, PairsAnswer,
+        PairsRequest, PrepareAnswer, PrepareRequest, StatusAnswer, SweepAnswer, TakeBackAnswer,
     },
     source::{FrameStream, ProxyError, Source, VerbContext},
-    target::partner::{Connected, MailboxRef, Partner, PartnerAddress, PartnerError, SourceProxy, Traffic},
+    target::partner::{
+        Connected, MailboxRef, Partner, PartnerAddress, PartnerDescription, PartnerError, SourceProxy, Traffic,
+    },
 };
 use rehome_replicate::{LinkError, OctetStream, SourceLink};
-use rehome_wire::uid_set::UidSet;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use rehome_wire::{
+    frames::{FailureClass, Frame, FrameDecoder, ItemFailure, encode},
+    uid_set::UidSet,
 };
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// What the line does: verbs that do not reach the source, and verbs whose answers do not arrive.
+#[derive(Clone, Default)]
+pub struct Lost {
+    pub verbs: Arc<Mutex<Vec<&'static str>>>,
+    pub answers: Arc<Mutex<Vec<&'static str>>>,
+    /// Uids that the source cannot read.
+    pub unreadable: Arc<Mutex<BTreeSet<u32>>>,
+    /// The last Prepare that was asked for.
+    pub prepared: Arc<Mutex<Option<(VerbContext, PrepareRequest)>>>,
+}
+
+impl Lost {
+    fn check(&self, verb: &str, correlation: CorrelationId) -> Result<(), PartnerError> {
+        Self::cut(&self.verbs, verb, correlation)
+    }
+
+    fn check_answer(&self, verb: &str, correlation: CorrelationId) -> Result<(), PartnerError> {
+        Self::cut(&self.answers, verb, correlation)
+    }
+
+    fn cut(verbs: &Mutex<Vec<&'static str>>, verb: &str, correlation: CorrelationId) -> Result<(), PartnerError> {
+        if !verbs.lock().unwrap().contains(&verb) {
+            return Ok(());
+        }
+        Err(PartnerError {
+            problem: Problem::new(ErrorId::MigrationServerConnectionFailed, "The line is cut.", ""),
+            retry: Retry::After(1),
+            correlation: Some(correlation),
+        })
+    }
+}
 
 #[derive(Clone)]
 pub struct InProcess {
@@ -29,6 +70,10 @@ pub struct InProcess {
     pub tenant: TenantId,
     pub caller: Caller,
     pub requests: Arc<AtomicU64>,
+    pub lost: Lost,
+    /// What the source says of itself.
+    pub issuer: String,
+    pub home_domains: Vec<String>,
 }
 
 fn retry(error: &ProxyError) -> Retry {
@@ -81,6 +126,24 @@ impl Partner for InProcess {
         })
     }
 
+    async fn describe(
+        &self,
+        _address: &PartnerAddress,
+        _correlation: CorrelationId,
+    ) -> Result<PartnerDescription, PartnerError> {
+        Ok(PartnerDescription {
+            tenant: self.tenant,
+            issuer: self.issuer.clone(),
+            home_domains: self.home_domains.clone(),
+            outcome_endpoint: format!("{}/outcome", self.issuer),
+            keys: PinnedKeys {
+                sequence: 1,
+                keys: vec![],
+            },
+            signer: String::new(),
+        })
+    }
+
     async fn find_tenant(
         &self,
         _address: &PartnerAddress,
@@ -113,6 +176,7 @@ impl SourceProxy for InProcess {
         })
     }
     async fn lock(&self, m: MailboxRef, a: AttemptId) -> Result<LeaseAnswer, PartnerError> {
+        self.lost.check("lock", m.correlation)?;
         self.source
             .lock(&self.context(m, Some(a)))
             .await
@@ -126,32 +190,49 @@ impl SourceProxy for InProcess {
     }
     async fn prepare(&self, m: MailboxRef, request: &PrepareRequest) -> Result<PrepareAnswer, PartnerError> {
         let attempt = request.attempt.parse().unwrap();
-        self.source
-            .prepare(&self.context(m, Some(attempt)), request)
-            .await
-            .map_err(|e| partner_error(e, m.correlation))
+        *self.lost.prepared.lock().unwrap() = Some((self.context(m, Some(attempt)), request.clone()));
+        self.lost.check("prepare", m.correlation)?;
+        let answer = self.source.prepare(&self.context(m, Some(attempt)), request).await;
+        self.lost.check_answer("prepare", m.correlation)?;
+        answer.map_err(|e| partner_error(e, m.correlation))
     }
     async fn commit(&self, m: MailboxRef, a: AttemptId) -> Result<CommitAnswer, PartnerError> {
+        self.lost.check("commit", m.correlation)?;
         self.source
             .commit(&self.context(m, Some(a)))
             .await
             .map_err(|e| partner_error(e, m.correlation))
     }
     async fn abort(&self, m: MailboxRef, a: AttemptId) -> Result<AbortAnswer, PartnerError> {
+        self.lost.check("abort", m.correlation)?;
         self.source
             .abort(&self.context(m, Some(a)))
             .await
             .map_err(|e| partner_error(e, m.correlation))
     }
     async fn status(&self, m: MailboxRef, a: AttemptId) -> Result<StatusAnswer, PartnerError> {
+        self.lost.check("status", m.correlation)?;
         self.source
             .status(&self.context(m, Some(a)))
             .await
             .map_err(|e| partner_error(e, m.correlation))
     }
     async fn sweep(&self, m: MailboxRef, a: AttemptId) -> Result<SweepAnswer, PartnerError> {
+        self.lost.check("sweep", m.correlation)?;
         self.source
             .sweep(&self.context(m, Some(a)))
+            .await
+            .map_err(|e| partner_error(e, m.correlation))
+    }
+    async fn take_back(&self, m: MailboxRef, a: AttemptId) -> Result<TakeBackAnswer, PartnerError> {
+        self.source
+            .take_back(&self.context(m, Some(a)))
+            .await
+            .map_err(|e| partner_error(e, m.correlation))
+    }
+    async fn pairs(&self, m: MailboxRef, request: PairsRequest) -> Result<PairsAnswer, PartnerError> {
+        self.source
+            .pairs(&self.context(m, None), request)
             .await
             .map_err(|e| partner_error(e, m.correlation))
     }
@@ -204,6 +285,19 @@ impl SourceLink for Link {
     }
 
     async fn items(&self, folder: &FolderPath, uid_validity: u32, uids: &UidSet) -> Result<OctetStream, LinkError> {
+        let unreadable = self.proxy.lost.unreadable.lock().unwrap().clone();
+        let (failed, rest): (Vec<u32>, Vec<u32>) = uids.iter().partition(|uid| unreadable.contains(uid));
+        if !failed.is_empty() {
+            let mut answer = Vec::new();
+            if !rest.is_empty() {
+                let rest = UidSet::from_ascending(rest);
+                let mut stream = self.items(folder, uid_validity, &rest).await?;
+                while let Some(piece) = stream.next().await {
+                    answer.extend_from_slice(&piece?);
+                }
+            }
+            return Ok(futures_util::stream::iter([Ok(with_failures(&answer, &failed))]).boxed());
+        }
         let ctx = self.proxy.context(self.mailbox, self.attempt);
         let request = ItemsRequest {
             folder: folder.0.clone(),
@@ -218,4 +312,30 @@ impl SourceLink for Link {
             .map(octets)
             .map_err(|e| link_error(&e))
     }
+}
+
+/// An answer that says of these items that they cannot be read.
+fn with_failures(answer: &[u8], failed: &[u32]) -> bytes::Bytes {
+    let mut decoder = FrameDecoder::new();
+    decoder.push(answer);
+    let mut frames: Vec<Frame> = std::iter::from_fn(|| decoder.next().unwrap()).collect();
+    let (items, gone, before) = match frames.pop() {
+        Some(Frame::BodyEnd { items, gone, failed }) => (items, gone, failed),
+        Some(other) => panic!("the answer ends with {other:?}"),
+        None => (0, 0, 0),
+    };
+    frames.extend(failed.iter().map(|uid| {
+        Frame::Failed(ItemFailure {
+            uid: *uid,
+            class: FailureClass::Item,
+            text: "input/output error".into(),
+        })
+    }));
+    let failed = before + failed.len() as u64;
+    frames.push(Frame::BodyEnd { items, gone, failed });
+    let mut out = bytes::BytesMut::new();
+    for frame in &frames {
+        encode(frame, &mut out);
+    }
+    out.freeze()
 }

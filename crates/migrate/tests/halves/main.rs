@@ -3,7 +3,13 @@
 // Helpers of tests fail by panicking.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod after_commit;
+mod by_hand;
+mod edges;
 mod link;
+mod returning;
+mod simulation;
+mod skipped;
 mod world;
 
 use rehome_domain::{

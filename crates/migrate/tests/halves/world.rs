@@ -1,6 +1,9 @@
 //! Two organisations ready to move one mailbox.
 
-use crate::link::InProcess;
+mod trouble;
+mod way_back;
+
+use crate::link::{InProcess, Lost};
 use jiff::{SignedDuration, Timestamp};
 use rehome_domain::{
     address::{DomainName, LegacyExchangeDn},
@@ -31,17 +34,24 @@ use rehome_store::{Store, Tx};
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
-struct NobodyToAsk;
+/// The target's outcome address: silent unless it was told what to say.
+#[derive(Clone, Default)]
+struct OutcomeAddress(Arc<Mutex<Option<&'static str>>>);
 
 #[async_trait::async_trait]
-impl OutcomeAsker for NobodyToAsk {
+impl OutcomeAsker for OutcomeAddress {
     async fn ask(&self, _endpoint: &str, _request: &OutcomeRequest) -> Result<OutcomeAnswer, String> {
-        Err("nobody".into())
+        let said = *self.0.lock().unwrap();
+        let outcome = said.ok_or("nobody")?.to_owned();
+        Ok(OutcomeAnswer { outcome })
     }
 }
 
@@ -55,17 +65,28 @@ pub struct World {
     target_store: Store,
     source_platforms: Platforms,
     target_platforms: Platforms,
+    target_routing: Routing,
+    /// Milliseconds by which both sides' clocks are ahead.
+    ahead: Arc<AtomicI64>,
+    /// Verbs that do not reach the source.
+    lost: Lost,
+    outcomes: OutcomeAddress,
     batch: Mutex<Option<BatchId>>,
     delivered: Mutex<Vec<Vec<u8>>>,
     group: RecipientId,
     mailbox: RecipientId,
     mail_user: RecipientId,
+    source_routing: Routing,
+    clock: Clock,
+    /// What the target was made of, so that it can be made again.
+    target_parts: (SealKey, InProcess, TargetSettings),
+    target_stop: Mutex<watch::Sender<bool>>,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
-fn platforms(folder: &Path) -> Platforms {
+pub fn platforms(folder: &Path) -> Platforms {
     std::fs::create_dir_all(folder).unwrap();
     let config = PlatformConfig::Maildir {
         root: folder.to_owned(),
@@ -74,7 +95,7 @@ fn platforms(folder: &Path) -> Platforms {
     Platforms::new(BTreeMap::from([("mail".to_owned(), config)]), None, &state).unwrap()
 }
 
-fn routing(folder: &Path, store: &Store, platforms: &Platforms, name: &str, other: (&str, u16)) -> Routing {
+pub fn routing(folder: &Path, store: &Store, platforms: &Platforms, name: &str, other: (&str, u16)) -> Routing {
     let route = Route::parse(&format!("127.0.0.1:{}", other.1), TlsPolicy::None).unwrap();
     let settings = RoutingSettings {
         server_name: name.to_owned(),
@@ -90,7 +111,7 @@ fn routing(folder: &Path, store: &Store, platforms: &Platforms, name: &str, othe
     Routing::new(settings, store.clone(), platforms.clone()).unwrap()
 }
 
-fn recipient(tenant: TenantId, id: u128, name: &str, domain: &str, kind: RecipientKind) -> Recipient {
+pub fn recipient(tenant: TenantId, id: u128, name: &str, domain: &str, kind: RecipientKind) -> Recipient {
     let id = RecipientId::from_u128(id);
     let domain: DomainName = domain.parse().unwrap();
     Recipient {
@@ -110,7 +131,7 @@ fn recipient(tenant: TenantId, id: u128, name: &str, domain: &str, kind: Recipie
     }
 }
 
-async fn tenant(store: &Store, id: u128, domain: &str) -> TenantId {
+pub async fn tenant(store: &Store, id: u128, domain: &str) -> TenantId {
     let tenant = Tenant {
         id: TenantId::from_u128(id),
         initial_domain: domain.parse().unwrap(),
@@ -162,7 +183,7 @@ impl World {
         let caller = Caller {
             service_principal: ServicePrincipalId::from_u128(10),
             app_id: ApplicationId::from_u128(11),
-            home_issuer: "https://fabrikam.example/2/v2.0".into(),
+            home_issuer: format!("https://fabrikam.example/{target_tenant}/v2.0"),
             home_tenant: target_tenant,
             roles: vec![ROLE_MAILBOX_MIGRATION.into()],
         };
@@ -176,12 +197,17 @@ impl World {
             group,
         )
         .await;
+        let (outcomes, lost, ahead) = (OutcomeAddress::default(), Lost::default(), Arc::new(AtomicI64::new(0)));
+        let clock = Clock::from_fn({
+            let ahead = Arc::clone(&ahead);
+            move || Timestamp::now() + SignedDuration::from_millis(ahead.load(Ordering::SeqCst))
+        });
         let source = Source::new(
             source_store.clone(),
             source_platforms.clone(),
             source_routing.clone(),
-            Arc::new(NobodyToAsk),
-            Clock::system(),
+            Arc::new(outcomes.clone()),
+            clock.clone(),
             SourceSettings::default(),
         );
         let partner = InProcess {
@@ -189,6 +215,9 @@ impl World {
             tenant: source_tenant,
             caller: caller.clone(),
             requests: Arc::default(),
+            lost: lost.clone(),
+            issuer: "https://contoso.example/1/v2.0".into(),
+            home_domains: vec!["contoso.example".into()],
         };
         let key_file = folder.path().join("seal.key");
         let seal = SealKey::generate_file(&key_file).unwrap();
@@ -200,14 +229,15 @@ impl World {
             spool: at("t/spool-items"),
             read_back: true,
             max_receive_size: 1 << 27,
+            longest_pause: 86_400,
         };
         let target = Target::new(
             target_store.clone(),
-            seal,
+            seal.clone(),
             target_platforms.clone(),
-            Arc::new(partner),
-            Clock::system(),
-            settings,
+            Arc::new(partner.clone()),
+            clock.clone(),
+            settings.clone(),
         );
         let mail_user = Self::fill_target(
             &target_store,
@@ -220,6 +250,9 @@ impl World {
         )
         .await;
 
+        let kept_routing = target_routing.clone();
+        let kept_source_routing = source_routing.clone();
+        let (target_stop, target_stopped) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let until = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|s| *s).await;
@@ -238,7 +271,7 @@ impl World {
                 async move { x.run(s).await }
             }),
             tokio::spawn({
-                let (x, s) = (target, until(stopped));
+                let (x, s) = (target, until(target_stopped));
                 async move { x.run(s).await }
             }),
         ];
@@ -252,6 +285,14 @@ impl World {
             target_store,
             source_platforms,
             target_platforms,
+            target_routing: kept_routing,
+            source_routing: kept_source_routing,
+            clock,
+            target_parts: (seal, partner, settings),
+            target_stop: Mutex::new(target_stop),
+            ahead,
+            lost,
+            outcomes,
             batch: Mutex::default(),
             delivered: Mutex::default(),
             group,
@@ -259,7 +300,7 @@ impl World {
             mail_user,
             stop,
             tasks: Mutex::new(tasks),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -306,7 +347,7 @@ impl World {
             app_id: caller.app_id,
             display_name: "Mover".into(),
             home_domains: vec!["fabrikam.example".into()],
-            outcome_endpoint: None,
+            outcome_endpoint: Some("https://fabrikam.example/outcome".into()),
             pinned_keys: PinnedKeys {
                 sequence: 1,
                 keys: vec![],
@@ -315,7 +356,7 @@ impl World {
             return_right: true,
             accepted_by: "admin".into(),
             accepted_at: now,
-            expires_at: now + SignedDuration::from_hours(24),
+            expires_at: now + SignedDuration::from_hours(24 * 180),
             revoked_at: None,
         };
         tx.service_principal_put(tenant, &principal).await.unwrap();
@@ -334,6 +375,8 @@ impl World {
             oauth_application_id: Some(caller.app_id),
             service_principal: Some(caller.service_principal),
             max_lock_attempts_per_day: 3,
+            content_retention_days: None,
+            mailbox_return_without_approval: false,
         };
         tx.relationship_insert(tenant, &relationship).await.unwrap();
         tx.commit("test").await.unwrap();
@@ -560,6 +603,7 @@ impl World {
 
     pub async fn stop(&self) {
         self.stop.send(true).unwrap();
+        self.target_stop.lock().unwrap().send(true).unwrap();
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
         for task in tasks {
             task.await.unwrap();

@@ -365,6 +365,13 @@ impl Lane {
         Ok(sender)
     }
 
+    /// Opens the connection if there is none, so that the next request finds one. What goes wrong, that request will say.
+    pub(crate) async fn open_ahead(&self) {
+        if let Err(error) = self.sender().await {
+            tracing::debug!(%error, "a connection could not be opened ahead");
+        }
+    }
+
     /// Sends `call` and waits for the answer's head. A request that a dying connection did not send at all is sent
     /// once more on a new one.
     async fn send(&self, call: &Call, time: Duration) -> Result<Response<Incoming>, TransportError> {

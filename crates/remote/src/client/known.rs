@@ -107,12 +107,14 @@ fn same(one: &PartnerAddress, two: &PartnerAddress) -> bool {
         remote_tenant_id,
         application_id,
         secret,
+        returning,
     } = one;
     *home_tenant == two.home_tenant
         && *remote_server == two.remote_server
         && *remote_tenant == two.remote_tenant
         && *remote_tenant_id == two.remote_tenant_id
         && *application_id == two.application_id
+        && *returning == two.returning
         && secret.expose_secret() == two.secret.expose_secret()
 }
 

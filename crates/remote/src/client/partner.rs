@@ -13,11 +13,12 @@ use rehome_domain::id::{CorrelationId, TenantId};
 use rehome_identity::Identity;
 use rehome_identity::authority::{Origin as AuthorityOrigin, PartnerAuthority};
 use rehome_identity::jws::CryptographyFailed;
+use rehome_identity::keyset::read_tenant_description;
 use rehome_identity::partner::{
     MAX_ANSWER, PartnerToken, PartnerTokenError, assertion_form, read_token_answer, secret_form,
 };
 use rehome_migrate::Clock;
-use rehome_migrate::target::partner::{Connected, Partner, PartnerAddress, PartnerError};
+use rehome_migrate::target::partner::{Connected, Partner, PartnerAddress, PartnerDescription, PartnerError};
 use rehome_replicate::Retry;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
@@ -133,6 +134,36 @@ impl Partner for PartnerClient {
         Ok(connected(known, false))
     }
 
+    async fn describe(
+        &self,
+        address: &PartnerAddress,
+        correlation: CorrelationId,
+    ) -> Result<PartnerDescription, PartnerError> {
+        let authority = self.authority(address, correlation).await?;
+        let url = authority.origin.signed_keys(authority.tenant_id);
+        let document = self.fetcher.signed_document(&url, correlation).await.map_err(|error| {
+            let (problem, retry) = transport_problem(ErrorId::MigrationServerConnectionFailed, &error);
+            PartnerError {
+                problem,
+                retry,
+                correlation: Some(correlation),
+            }
+        })?;
+        let said = read_tenant_description(&authority, &document, self.clock.now()).map_err(|error| PartnerError {
+            problem: Problem::new(error.error_id(), super::chain(&error), ""),
+            retry: Retry::Never,
+            correlation: Some(correlation),
+        })?;
+        Ok(PartnerDescription {
+            tenant: authority.tenant_id,
+            issuer: authority.issuer,
+            home_domains: said.home_domains,
+            outcome_endpoint: said.outcome_endpoint,
+            keys: said.keys,
+            signer: said.signer,
+        })
+    }
+
     async fn find_tenant(
         &self,
         address: &PartnerAddress,
@@ -216,6 +247,9 @@ impl TokenSource {
     /// source is a tenant of this deployment, else in process, and the source gets an assertion made for it.
     async fn form(&self, correlation: CorrelationId) -> Result<SecretString, PartnerError> {
         let address = &self.address;
+        if address.returning {
+            return self.return_form(correlation).await;
+        }
         if self.authority.origin == *self.partner.identity.public_name() {
             return Ok(secret_form(address.application_id, &address.secret));
         }
@@ -237,6 +271,22 @@ impl TokenSource {
                 correlation: Some(correlation),
             })?;
         Ok(assertion_form(address.application_id, &assertion))
+    }
+
+    /// The form with which our authority speaks for itself, to take a mailbox back.
+    async fn return_form(&self, correlation: CorrelationId) -> Result<SecretString, PartnerError> {
+        let now = self.partner.clock.now();
+        let assertion = self
+            .partner
+            .identity
+            .return_assertion_for(self.address.home_tenant, &self.authority, now)
+            .await
+            .map_err(|error| PartnerError {
+                problem: Problem::from(&error),
+                retry: Retry::Never,
+                correlation: Some(correlation),
+            })?;
+        Ok(assertion_form(self.address.application_id, &assertion))
     }
 
     async fn obtain(&self, correlation: CorrelationId) -> Result<PartnerToken, PartnerError> {

@@ -12,7 +12,8 @@ use rehome_domain::error_id::{ErrorId, Problem};
 use rehome_domain::id::{AttemptId, CorrelationId};
 use rehome_migrate::protocol::{
     AbortAnswer, AttemptRequest, CommitAnswer, ErrorAnswer, FoldersAnswer, FoldersRequest, ItemsRequest, LeaseAnswer,
-    ListingRequest, OpenAnswer, PrepareAnswer, PrepareRequest, StatusAnswer, SweepAnswer,
+    ListingRequest, OpenAnswer, PairsAnswer, PairsRequest, PrepareAnswer, PrepareRequest, ReceiptAnswer,
+    ReceiptRequest, StatusAnswer, SweepAnswer, TakeBackAnswer,
 };
 use rehome_migrate::target::partner::{MailboxRef, PartnerError, SourceProxy, Traffic};
 use rehome_replicate::link::{LinkError, OctetStream, SourceLink};
@@ -389,7 +390,12 @@ impl SourceProxy for ProxyClient {
     }
 
     async fn lock(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<LeaseAnswer, PartnerError> {
-        Ok(self.0.verb(mailbox, "lock", &attempt_body(attempt)).await?)
+        // Contents come over a connection of their own: opened meanwhile, it costs no round trip under the lock.
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move { inner.streams().open_ahead().await });
+        let answer = self.0.verb(mailbox, "lock", &attempt_body(attempt)).await?;
+        rehome_fault::step("remote.lock_answered");
+        Ok(answer)
     }
 
     async fn renew(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<LeaseAnswer, PartnerError> {
@@ -397,29 +403,52 @@ impl SourceProxy for ProxyClient {
     }
 
     async fn prepare(&self, mailbox: MailboxRef, request: &PrepareRequest) -> Result<PrepareAnswer, PartnerError> {
-        Ok(self.0.verb(mailbox, "prepare", request).await?)
+        let answer = self.0.verb(mailbox, "prepare", request).await?;
+        rehome_fault::step("remote.prepare_answered");
+        Ok(answer)
     }
 
     async fn commit(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<CommitAnswer, PartnerError> {
-        Ok(self.0.verb(mailbox, "commit", &attempt_body(attempt)).await?)
+        let answer = self.0.verb(mailbox, "commit", &attempt_body(attempt)).await?;
+        rehome_fault::step("remote.commit_answered");
+        Ok(answer)
     }
 
     async fn abort(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<AbortAnswer, PartnerError> {
-        Ok(self.0.verb(mailbox, "abort", &attempt_body(attempt)).await?)
+        let answer = self.0.verb(mailbox, "abort", &attempt_body(attempt)).await?;
+        rehome_fault::step("remote.abort_answered");
+        Ok(answer)
     }
 
     async fn status(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<StatusAnswer, PartnerError> {
-        Ok(self.0.verb(mailbox, "status", &attempt_body(attempt)).await?)
+        let answer = self.0.verb(mailbox, "status", &attempt_body(attempt)).await?;
+        rehome_fault::step("remote.status_answered");
+        Ok(answer)
     }
 
     async fn sweep(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<SweepAnswer, PartnerError> {
         let answer = self.0.verb(mailbox, "sweep", &attempt_body(attempt)).await?;
+        rehome_fault::step("remote.sweep_answered");
         late_items(&answer).map_err(|problem| Failure {
             problem,
             retry: Retry::Never,
             correlation: mailbox.correlation,
         })?;
         Ok(answer)
+    }
+
+    async fn receipt(&self, mailbox: MailboxRef, request: &ReceiptRequest) -> Result<ReceiptAnswer, PartnerError> {
+        let answer = self.0.verb(mailbox, "receipt", request).await?;
+        rehome_fault::step("remote.receipt_answered");
+        Ok(answer)
+    }
+
+    async fn take_back(&self, mailbox: MailboxRef, attempt: AttemptId) -> Result<TakeBackAnswer, PartnerError> {
+        Ok(self.0.verb(mailbox, "takeback", &attempt_body(attempt)).await?)
+    }
+
+    async fn pairs(&self, mailbox: MailboxRef, request: PairsRequest) -> Result<PairsAnswer, PartnerError> {
+        Ok(self.0.verb(mailbox, "pairs", &request).await?)
     }
 
     fn traffic(&self) -> Traffic {

@@ -20,14 +20,17 @@ pub(crate) fn status_of(id: ErrorId) -> StatusCode {
         ErrorId::ObjectAlreadyExists
         | ErrorId::MemberAlreadyExists
         | ErrorId::StaleAttempt
+        | ErrorId::MailboxReopened
         | ErrorId::LeaseLapsed
         | ErrorId::RootMismatch
         | ErrorId::InvalidOperation
+        | ErrorId::OldContentGone
         | ErrorId::SourceMailboxAlreadyBeingMovedPermanent
         | ErrorId::UserDuplicateInOtherBatch => StatusCode::CONFLICT,
         ErrorId::ManagementObjectAmbiguous
         | ErrorId::ParameterBinding
         | ErrorId::MigrationCsvInvalid
+        | ErrorId::OutcomeStatementInvalid
         | ErrorId::SameTenant
         | ErrorId::InvalidTenant
         | ErrorId::ReadBackRequired
@@ -42,6 +45,9 @@ pub(crate) fn status_of(id: ErrorId) -> StatusCode {
         | ErrorId::MailboxNotLocked
         | ErrorId::SkippedItemsNotApproved => StatusCode::BAD_REQUEST,
         ErrorId::AccessDenied
+        | ErrorId::ReturnNotApproved
+        | ErrorId::ReturnPeriodEnded
+        | ErrorId::ReturnRightMissing
         | ErrorId::ApplicationNotConsented
         | ErrorId::InvalidClientSecret
         | ErrorId::ExpiredClientSecret

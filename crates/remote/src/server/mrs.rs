@@ -15,7 +15,9 @@ use rehome_domain::gate::Caller;
 use rehome_domain::id::{AttemptId, ExchangeGuid, MoveId, TenantId};
 use rehome_identity::access::Presented;
 use rehome_identity::error::AccessError;
-use rehome_migrate::protocol::{AttemptRequest, FoldersRequest, ItemsRequest, ListingRequest, PrepareRequest};
+use rehome_migrate::protocol::{
+    AttemptRequest, FoldersRequest, ItemsRequest, ListingRequest, PairsRequest, PrepareRequest, ReceiptRequest,
+};
 use rehome_migrate::source::{ProxyError, Source, VerbContext};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,10 +36,13 @@ enum Operation {
     Abort,
     Status,
     Sweep,
+    Receipt,
+    Pairs,
+    TakeBack,
 }
 
 impl Operation {
-    const NAMES: [(&'static str, Self); 11] = [
+    const NAMES: [(&'static str, Self); 14] = [
         ("open", Self::Open),
         ("folders", Self::Folders),
         ("listing", Self::Listing),
@@ -49,6 +54,9 @@ impl Operation {
         ("abort", Self::Abort),
         ("status", Self::Status),
         ("sweep", Self::Sweep),
+        ("receipt", Self::Receipt),
+        ("pairs", Self::Pairs),
+        ("takeback", Self::TakeBack),
     ];
 
     fn named(text: &str) -> Option<Self> {
@@ -56,6 +64,26 @@ impl Operation {
             .iter()
             .find(|(name, _)| *name == text)
             .map(|(_, operation)| *operation)
+    }
+
+    /// The step of a cutover that has been made when the answer is about to be sent.
+    fn step(self) -> Option<&'static str> {
+        match self {
+            Self::Lock => Some("remote.lock_done"),
+            Self::Prepare => Some("remote.prepare_done"),
+            Self::Commit => Some("remote.commit_done"),
+            Self::Abort => Some("remote.abort_done"),
+            Self::Sweep => Some("remote.sweep_done"),
+            Self::Receipt => Some("remote.receipt_done"),
+            Self::Open
+            | Self::Folders
+            | Self::Listing
+            | Self::Items
+            | Self::Renew
+            | Self::Status
+            | Self::Pairs
+            | Self::TakeBack => None,
+        }
     }
 
     /// Largest request, octets.
@@ -71,7 +99,10 @@ impl Operation {
             | Self::Commit
             | Self::Abort
             | Self::Status
-            | Self::Sweep => JSON_LIMIT,
+            | Self::Sweep
+            | Self::Receipt
+            | Self::Pairs
+            | Self::TakeBack => JSON_LIMIT,
         }
     }
 }
@@ -152,7 +183,13 @@ pub(crate) async fn verb(
             .map_err(body_refused)?;
         // A step of a cutover that has begun is finished even if the caller hangs up in the middle.
         let source = services.source.clone();
-        let task = async move { answer(&source, operation, context, &body, &way).await };
+        let task = async move {
+            let answered = answer(&source, operation, context, &body, &way).await;
+            if let (Ok(_), Some(step)) = (&answered, operation.step()) {
+                rehome_fault::step(step);
+            }
+            answered
+        };
         tokio::spawn(tracing::Instrument::in_current_span(task))
             .await
             .unwrap_or_else(|error| {
@@ -369,5 +406,18 @@ async fn answer(
             attempt(&attempt_alone(body)?)?;
             Ok(whole(&source.sweep(&context).await?))
         }
+        Operation::Receipt => {
+            let request: ReceiptRequest = body_of(body)?;
+            attempt(&request.attempt)?;
+            Ok(whole(&source.receipt(&context, &request).await?))
+        }
+        Operation::TakeBack => {
+            attempt(&attempt_alone(body)?)?;
+            Ok(whole(&source.take_back(&context).await?))
+        }
+        Operation::Pairs => Ok(long(
+            &source.pairs(&context, body_of::<PairsRequest>(body)?).await?,
+            way,
+        )),
     }
 }

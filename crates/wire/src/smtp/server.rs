@@ -159,10 +159,11 @@ impl Server {
                 return None;
             }
             match self.phase {
-                Phase::Command => {
-                    let line = self.take_line()?;
-                    self.command(&line);
-                }
+                Phase::Command => match self.take_line() {
+                    Some(line) => self.command(&line),
+                    // One fault too many in what was read ends the connection.
+                    None => return self.events.pop_front(),
+                },
                 Phase::Data { .. } if self.input.is_empty() => return None,
                 Phase::Data { .. } => self.data_step(),
                 Phase::Handshake | Phase::Closed => return None,

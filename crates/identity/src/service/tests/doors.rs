@@ -45,7 +45,7 @@ async fn every_token_at_every_door() {
                 .sign(&target_keys.statement, &target_home, at(0))
                 .unwrap(),
             TokenType::Receipt => crate::statement::tests::receipt()
-                .sign(&target_keys.statement, &target_home, at(0))
+                .sign(&target_keys.statement, (&target_home, "https://keys.example"), at(0))
                 .unwrap(),
         }
     };

@@ -29,6 +29,7 @@ use secrecy::ExposeSecret;
 
 mod accounts;
 mod doors;
+mod returning;
 
 const FABRIKAM: TenantId = TenantId::from_u128(0xfab);
 const CONTOSO: TenantId = TenantId::from_u128(0xc0);

@@ -7,10 +7,7 @@ use super::{
 };
 use crate::{
     ledger::Chunks,
-    target::{
-        cutover::is_exception,
-        mover::{Trouble, Turn},
-    },
+    target::{cutover::is_exception, mover::Turn, trouble::Trouble},
 };
 use rehome_domain::{
     endpoint::{ImapSignIn, MigrationEndpoint},
@@ -23,7 +20,7 @@ use rehome_domain::{
 };
 use rehome_mailbox::{ErrorScope, Mailbox, Retry, imap::ImapMailbox};
 use rehome_platform::Place;
-use rehome_replicate::{Exporter, Importer, PassKind, SourceLink};
+use rehome_replicate::{Exporter, Importer, PassKind, SkippedItems, SourceLink};
 use rehome_store::AuditEntry;
 use std::{sync::Arc, time::Duration};
 
@@ -59,10 +56,11 @@ impl Turn {
         &mut self,
         endpoint: &MigrationEndpoint,
         kind: PassKind,
+        skipped: SkippedItems,
     ) -> Result<(), Trouble> {
         let source = self.direct_source(endpoint).await?;
         self.sync_begins().await?;
-        self.direct_pass(endpoint, source, kind).await.map(drop)
+        self.direct_pass(endpoint, source, kind, skipped).await.map(drop)
     }
 
     /// The last pass; afterwards the user is completed, and nothing here can sign in for him any more.
@@ -93,7 +91,9 @@ impl Turn {
     /// Returns whether something is reported.
     async fn last_pass(&mut self, endpoint: &MigrationEndpoint) -> Result<bool, Trouble> {
         let source = self.direct_source(endpoint).await?;
-        let importer = self.direct_pass(endpoint, source, PassKind::Incremental).await?;
+        let importer = self
+            .direct_pass(endpoint, source, PassKind::Incremental, SkippedItems::Leave)
+            .await?;
         self.check_approvals(&importer).await?;
         Ok(importer
             .report()
@@ -178,6 +178,7 @@ impl Turn {
         endpoint: &MigrationEndpoint,
         source: ImapMailbox,
         kind: PassKind,
+        skipped: SkippedItems,
     ) -> Result<Importer, Trouble> {
         let imap = imap_of(endpoint).map_err(|p| Trouble::of(p, Retry::Never))?.clone();
         let inner = Arc::clone(&self.target.inner);
@@ -193,7 +194,9 @@ impl Turn {
         let endpoint = endpoint.clone();
         let told = Box::new(move |error: &_| link_error(error, &endpoint, &imap));
         let link = Arc::new(LocalLink::new(exporter, self.left_out().await?, told));
-        let importer = self.pass(Arc::clone(&link) as Arc<dyn SourceLink>, target, kind).await;
+        let importer = self
+            .pass(Arc::clone(&link) as Arc<dyn SourceLink>, target, kind, skipped)
+            .await;
         self.user.figures.bytes_on_wire += link.octets();
         importer
     }
