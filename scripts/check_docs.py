@@ -13,7 +13,7 @@ import re
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PAGES = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/operator-guide.md", "docs/protocol.md", "docs/errors.md", "docs/odd-mail.md", "bench/README.md"]
+PAGES = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/operator-guide.md", "docs/protocol.md", "docs/errors.md", "docs/odd-mail.md", "docs/receipt.md", "docs/data-consistency.md", "bench/README.md"]
 FOLDERS = "bench|crates|demo|docs|packaging|samples|schema|scripts|tests"
 
 
