@@ -99,13 +99,18 @@ fn filler(parameter: &Value) -> Value {
 
 /// A call of a cmdlet that looks for `name` by one of its parameters.
 fn call(declaration: &Value, parameter: &Value, name: &Value) -> Value {
-    let sets = parameter["Sets"].as_array().cloned().unwrap_or_default();
+    let all = parameters(declaration);
+    let sets_of = |one: &Value| one["Sets"].as_array().cloned().unwrap_or_default();
+    // One set of parameters, as a caller has to choose it: the parameter's own, the default one, or the first.
+    let default = declaration["DefaultSet"].as_str().map(|set| vec![json!(set)]);
+    let candidates = [sets_of(parameter), default.unwrap_or_default()];
+    let candidates = candidates.into_iter().chain(all.iter().map(sets_of));
+    let chosen = candidates.flatten().next();
     let beside = |other: &&Value| {
-        let others = other["Sets"].as_array().cloned().unwrap_or_default();
-        let same_set = sets.is_empty() || others.is_empty() || others.iter().any(|set| sets.contains(set));
+        let others = sets_of(other);
+        let same_set = others.is_empty() || chosen.as_ref().is_none_or(|set| others.contains(set));
         other["Mandatory"] == true && same_set && other["Name"] != parameter["Name"]
     };
-    let all = parameters(declaration);
     let mut call: Map<String, Value> = all
         .iter()
         .filter(beside)
